@@ -1,0 +1,30 @@
+"""Registration of 3D medical volumes as tensors: operations, features, methods and measures."""
+
+from triton_reg.displacement import Displacement
+from triton_reg.features.intensity import Intensity
+from triton_reg.features.mind import MindSSC
+from triton_reg.method import (
+    FeatureExtractor,
+    Features,
+    Method,
+    Result,
+    collate,
+    register_pair,
+)
+from triton_reg.methods.voxelopt import VoxelOpt
+from triton_reg.ops.solve_level import LevelSettings
+
+__version__ = "0.1.0"
+__all__ = [
+    "Displacement",
+    "FeatureExtractor",
+    "Features",
+    "Intensity",
+    "LevelSettings",
+    "Method",
+    "MindSSC",
+    "Result",
+    "VoxelOpt",
+    "collate",
+    "register_pair",
+]

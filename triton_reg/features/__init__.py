@@ -1,0 +1,1 @@
+"""Feature extractors: one volume in, ``[N, C, D, H, W]`` features out, each subject for itself."""

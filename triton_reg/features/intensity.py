@@ -1,0 +1,59 @@
+"""Intensities through a window: the plainest features, and the first step of the others."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Window = tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Intensity:
+    """The volume itself, clipped to a window and scaled to [0, 1]; one channel.
+
+    Attributes:
+        window: two percentiles of the volume inside its mask where both lie in [0, 100], such as
+            ``(1, 99)``; two values in source units otherwise, such as ``(-500, 800)`` HU.
+    """
+
+    window: Window = (1.0, 99.0)
+
+    def __post_init__(self) -> None:
+        low, high = self.window
+        if not low < high:
+            raise ValueError(
+                f"Intensity: window must be (low, high) with low < high, got {low, high}"
+            )
+
+    def __call__(self, volume: Tensor, mask: Tensor) -> Tensor:
+        """Features ``[N, 1, D, H, W]`` of a volume in source units; zero outside the mask."""
+        return windowed(volume, mask, self.window) * (mask > 0)
+
+
+def windowed(volume: Tensor, mask: Tensor, window: Window) -> Tensor:
+    """Clip each volume ``[N, 1, D, H, W]`` to its window and scale that to [0, 1].
+
+    Percentiles (see :class:`Intensity`) interpolate linearly between the sorted values of the
+    voxels inside the mask. A window that a volume's values close to a point gives 0.
+    """
+    low, high = window
+    if low >= 0 and high <= 100:
+        inside = [one[region > 0] for one, region in zip(volume, mask, strict=True)]
+        bounds = volume.new_tensor([[_percentile(v, low), _percentile(v, high)] for v in inside])
+    else:
+        bounds = volume.new_tensor([[low, high]]).expand(len(volume), 2)
+    lower, upper = bounds.view(-1, 2, 1, 1, 1, 1).unbind(1)
+    span = (upper - lower).clamp_min(torch.finfo(volume.dtype).tiny)
+    return ((volume.clamp(lower, upper) - lower) / span).clamp_(0, 1)
+
+
+def _percentile(values: Tensor, percent: float) -> float:
+    # torch.quantile refuses more than 2^24 values
+    if not values.numel():
+        raise ValueError("windowed: a mask is empty, so its volume has no percentiles")
+    ordered = values.sort().values
+    position = percent / 100 * (len(ordered) - 1)
+    below = int(position)
+    above = min(below + 1, len(ordered) - 1)
+    return torch.lerp(ordered[below], ordered[above], position - below).item()

@@ -1,0 +1,1 @@
+"""Registration methods: features of a fixed and a moving subject in, a displacement out."""

@@ -1,0 +1,1 @@
+"""Measures of one registered pair, or of a batch of pairs, each pair for itself."""

@@ -1,0 +1,54 @@
+"""Put displacements one after the other, and integrate a velocity by doing so with itself."""
+
+from torch import Tensor
+
+from triton_reg.ops.checks import check_displacement, check_same_shape
+from triton_reg.ops.resize import grid_shape
+from triton_reg.ops.warp import warp_reference
+
+
+def compose(first: Tensor, second: Tensor) -> Tensor:
+    """Move a point by ``first``, then from where it arrives by ``second``.
+
+    ``composed(x) = first(x) + second(x + first(x))``; outside its grid ``second`` is zero.
+
+    Args:
+        first, second: ``[B, 3, D, H, W]`` in voxels, on one grid.
+
+    Raises:
+        ValueError: if the shapes differ or are not those of displacements.
+    """
+    check_displacement("compose", first)
+    check_same_shape("compose", first=first, second=second)
+    return compose_reference(first, second)
+
+
+def compose_reference(first: Tensor, second: Tensor) -> Tensor:
+    """Plain torch definition of :func:`compose`."""
+    return first + warp_reference(second, first, grid_shape(first))
+
+
+def integrate(velocity: Tensor, steps: int = 7) -> Tensor:
+    """Integrate a stationary velocity field over unit time by scaling and squaring.
+
+    Arsigny et al., "A log-Euclidean framework for statistics on diffeomorphisms", MICCAI 2006.
+
+    Args:
+        velocity: ``[B, 3, D, H, W]`` in voxels per unit time.
+        steps: number of squarings; the field is first divided by ``2 ** steps``.
+
+    Raises:
+        ValueError: if the shape is not that of a velocity or ``steps`` is negative.
+    """
+    check_displacement("integrate", velocity)
+    if steps < 0:
+        raise ValueError(f"integrate: steps must be at least 0, got {steps}")
+    return integrate_reference(velocity, steps)
+
+
+def integrate_reference(velocity: Tensor, steps: int = 7) -> Tensor:
+    """Plain torch definition of :func:`integrate`."""
+    displacement = velocity / 2**steps
+    for _ in range(steps):
+        displacement = compose_reference(displacement, displacement)
+    return displacement

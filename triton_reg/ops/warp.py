@@ -1,0 +1,72 @@
+"""Sample a volume through a displacement."""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from triton_reg.ops.checks import check_displacement, check_volumes
+from triton_reg.ops.resize import Shape, grid_shape, resize_reference
+
+Interpolation = Literal["linear", "nearest"]
+Padding = Literal["zeros", "border"]
+
+
+def warp(
+    volume: Tensor,
+    displacement: Tensor,
+    *,
+    fixed_shape: Shape | None = None,
+    interpolation: Interpolation = "linear",
+    padding: Padding = "zeros",
+) -> Tensor:
+    """Sample ``volume`` at the positions that a displacement gives to the fixed grid.
+
+    Fixed voxel ``x`` reads ``volume`` at ``x * (m - 1) / (f - 1) + u(x)`` per axis, for sizes ``m``
+    of the volume and ``f`` of the fixed grid; on one shared grid that is ``x + u(x)``.
+
+    Args:
+        volume: ``[B, C, D, H, W]``, the moving volume.
+        displacement: ``u``, ``[B, 3, d, h, w]`` in voxels of ``volume``; channel i runs along axis
+            i. Its corner points are the corner voxels of the fixed grid.
+        fixed_shape: ``(D, H, W)`` of the output; the displacement's own grid if omitted.
+        interpolation: ``"linear"``, or ``"nearest"`` (halves go to the even voxel) for labels.
+        padding: what lies outside the volume: ``"zeros"``, or ``"border"`` for the edge voxel.
+
+    Returns:
+        The warped volume ``[B, C, *fixed_shape]``.
+
+    Raises:
+        ValueError: if the shapes do not fit together.
+    """
+    check_volumes("warp", volume=volume)
+    check_displacement("warp", displacement)
+    if volume.shape[0] != displacement.shape[0]:
+        raise ValueError(
+            f"warp: volume and displacement must share one batch size, got {volume.shape[0]} "
+            f"and {displacement.shape[0]}"
+        )
+    shape = grid_shape(displacement) if fixed_shape is None else fixed_shape
+    return warp_reference(volume, displacement, shape, interpolation, padding)
+
+
+def warp_reference(
+    volume: Tensor,
+    displacement: Tensor,
+    fixed_shape: Shape,
+    interpolation: Interpolation = "linear",
+    padding: Padding = "zeros",
+) -> Tensor:
+    """Plain torch definition of :func:`warp`."""
+    vectors = resize_reference(displacement, fixed_shape)
+    normalised = []
+    for axis, (fixed_size, size) in enumerate(zip(fixed_shape, volume.shape[2:], strict=True)):
+        voxel = torch.arange(fixed_size, dtype=vectors.dtype, device=vectors.device)
+        voxel = voxel * ((size - 1) / max(fixed_size - 1, 1))
+        position = vectors[:, axis] + voxel.view([-1 if a == axis else 1 for a in range(3)])
+        normalised.append(position * (2 / max(size - 1, 1)) - 1)
+    # grid_sample wants the last axis first
+    grid = torch.stack(normalised[::-1], dim=-1).to(volume.dtype)
+    mode = "bilinear" if interpolation == "linear" else "nearest"
+    return F.grid_sample(volume, grid, mode=mode, padding_mode=padding, align_corners=True)
