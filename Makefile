@@ -1,0 +1,42 @@
+# One command each, from a bare checkout with python3.11+ and make:
+#   make demo    set up, then make a population, register all its pairs, write a report
+#   make test    set up, then run the whole test suite
+#   make check   set up, then run its quick part (under 3 minutes)
+
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO := demo
+
+.PHONY: demo test check lint format clean
+.DELETE_ON_ERROR:
+
+# pip, and nothing of the user's environment: the versions are those of constraints.txt
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0])'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: .venv/installed
+	$(BIN)/cohort synth $(DEMO)/nifti
+	$(BIN)/cohort ingest $(DEMO)/nifti $(DEMO)/cohort.zarr
+	$(BIN)/cohort register $(DEMO)/cohort.zarr $(DEMO)/run --workers 2
+	$(BIN)/cohort report $(DEMO)/run
+
+test: lint
+	$(BIN)/pytest -n 2 --dist worksteal
+
+check: lint
+	$(BIN)/pytest -n 2 --dist worksteal -m 'not slow'
+
+lint: .venv/installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+
+format: .venv/installed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf .venv $(DEMO)

@@ -1,0 +1,1 @@
+"""What a cohort is: files, grids and the store that holds them."""

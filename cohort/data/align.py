@@ -1,0 +1,125 @@
+"""Bring a native subject onto the working grid: one translation, one interpolation.
+
+A native world position n lies at working world position n + t. Everything a subject has goes
+through the same chain: native voxel -> native world -> working world -> working voxel.
+"""
+
+from typing import Literal
+
+import numpy as np
+from scipy.ndimage import affine_transform
+
+from cohort.data.geometry import Grid
+from cohort.data.native import Native
+from cohort.data.nifti import Nifti
+from cohort.data.store import Subject
+from cohort.errors import SubjectError
+
+Align = Literal["none", "grid", "center"]
+# affines are stored as float32: a voxel on the border must not fall off it for a rounding
+_ROUNDING_VOXELS = 1e-3
+
+
+def anchor_mm(native: Native, align: Align) -> np.ndarray:
+    """The native world position ``[3]`` that alignment brings to the reference's."""
+    if align == "none":
+        return np.zeros(3)
+    if align == "grid":
+        return native.grid.center_mm
+    return native.grid.voxel_to_world(_center_of_mass(native.volume))
+
+
+def bring_to_grid(native: Native, grid: Grid, translation_mm: np.ndarray) -> Subject:
+    """Resample a subject: linear for its volume, nearest for its labels and mask.
+
+    Outside of the native image the volume has its minimum, labels and mask are 0.
+    """
+    to_native = _between(grid, native.grid, -translation_mm)
+    inside = _inside(to_native, grid.shape, native.grid.shape, _ROUNDING_VOXELS)
+    if not inside.any():
+        raise SubjectError(
+            "E_OUTSIDE",
+            f"subject {native.subject_id} lies around {native.grid.center_mm.round(1).tolist()}, "
+            f"outside of the working grid around {grid.center_mm.round(1).tolist()} (RAS mm); "
+            "aligning by grid or center brings it there",
+        )
+
+    def nearest(values: np.ndarray | None) -> np.ndarray | None:
+        return None if values is None else _sample(values, to_native, grid.shape, 0) * inside
+
+    volume = _sample(native.volume, to_native, grid.shape, 1)
+    keypoints_mm = native.keypoints_mm
+    return Subject(
+        native.subject_id,
+        volume=np.where(inside, volume, native.volume.min()),
+        labels=nearest(native.labels),
+        mask=nearest(native.mask),
+        keypoints_mm=None if keypoints_mm is None else keypoints_mm + translation_mm,
+        to_template=_truth(native.to_template, grid, -translation_mm, -translation_mm),
+        from_template=_truth(native.from_template, grid, np.zeros(3), translation_mm),
+    )
+
+
+def labelled_outside(native: Native, grid: Grid, translation_mm: np.ndarray) -> float | None:
+    """Share of the labelled native voxels outside of the working grid; None if no labels."""
+    if native.labels is None:
+        return None
+    labelled = native.labels > 0
+    to_working = _between(native.grid, grid, translation_mm)
+    held = _inside(to_working, native.grid.shape, grid.shape, 0.5)
+    return float(np.count_nonzero(labelled & ~held) / max(np.count_nonzero(labelled), 1))
+
+
+def _center_of_mass(volume: np.ndarray) -> np.ndarray:
+    """Voxel position ``[3]`` of the mean, weighted by intensity above the minimum."""
+    weights = volume.astype(np.float64) - volume.min()
+    center = []
+    for axis, size in enumerate(volume.shape):
+        others = tuple(other for other in range(3) if other != axis)
+        center.append(weights.sum(axis=others) @ np.arange(size) / weights.sum())
+    return np.array(center)
+
+
+def _between(start: Grid, end: Grid, translation_mm: np.ndarray) -> np.ndarray:
+    """``[4, 4]``: voxel of ``start`` -> voxel of ``end``, moved by a translation in the world."""
+    moved = start.affine.copy()
+    moved[:3, 3] += translation_mm
+    return np.linalg.inv(end.affine) @ moved
+
+
+def _inside(
+    matrix: np.ndarray, shape: tuple[int, ...], bounds: tuple[int, ...], margin: float
+) -> np.ndarray:
+    """Which voxels of ``shape`` are mapped into a grid of shape ``bounds``: bool ``[D, H, W]``."""
+    inside = np.ones(shape, dtype=bool)
+    first, second, third = np.ogrid[tuple(slice(size) for size in shape)]
+    for row, size in zip(matrix[:3], bounds, strict=True):
+        position = row[0] * first + row[1] * second + row[2] * third + row[3]
+        inside &= (position >= -margin) & (position <= size - 1 + margin)
+    return inside
+
+
+def _sample(
+    values: np.ndarray, matrix: np.ndarray, shape: tuple[int, ...], order: int
+) -> np.ndarray:
+    """``values`` at the mapped voxels of ``shape``; the nearest edge outside."""
+    return affine_transform(
+        values, matrix, output_shape=shape, order=order, mode="nearest", prefilter=False
+    )
+
+
+def _truth(
+    field: Nifti | None, grid: Grid, sampled_at_mm: np.ndarray, added_mm: np.ndarray
+) -> np.ndarray | None:
+    """A field in mm as voxels ``[3, D, H, W]`` of the working grid.
+
+    The field is sampled at working world position + ``sampled_at_mm``; ``added_mm`` is what the
+    subject's alignment adds to its vectors.
+    """
+    if field is None:
+        return None
+    matrix = _between(grid, field.grid, sampled_at_mm)
+    vectors_mm = np.stack([_sample(values, matrix, grid.shape, 1) for values in field.data])
+    vectors_mm += added_mm[:, None, None, None].astype(np.float32)
+    to_voxels = np.linalg.inv(grid.affine[:3, :3]).astype(np.float32)
+    return np.ascontiguousarray(np.einsum("ij,jdhw->idhw", to_voxels, vectors_mm))

@@ -1,0 +1,124 @@
+"""One subject in one process: read, bring to the grid, commit; failures are outcomes."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from cohort.data.align import anchor_mm, bring_to_grid, labelled_outside
+from cohort.data.entries import SourceEntry
+from cohort.data.native import Native, hash_files, load_native
+from cohort.data.nifti_header import Orientation
+from cohort.data.store import CohortStore
+from cohort.errors import CohortError, SubjectError
+
+Status = Literal["ingested", "unchanged", "quarantined"]
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One subject to bring into the store; all else is in the store's settings."""
+
+    entry: SourceEntry
+    store_path: Path
+    assume_orientation: Orientation | None
+    version: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one subject; code, message and source say why it was refused.
+
+    outside: share of its labelled voxels that the working grid does not hold.
+    """
+
+    subject_id: str
+    status: Status
+    code: str = ""
+    message: str = ""
+    source: str = ""
+    outside: float | None = None
+
+
+def ingest_subject(job: Job) -> Outcome:
+    """Ingest one subject unless it is in the store as it is; only a broken file system raises."""
+    entry = job.entry
+    store = CohortStore.open(job.store_path)
+    kept = _kept_record(store, entry.subject_id)
+    changed = False
+    try:
+        if kept is not None:
+            changed = hash_files(entry) != _kept_hashes(kept)
+            if not changed and not _orientation_withdrawn(kept, job):
+                outside = kept["provenance"]["outside"]
+                return Outcome(entry.subject_id, "unchanged", outside=outside)
+        outside = _ingest(store, job)
+    except SubjectError as error:
+        code, message = error.code, error.message
+    except CohortError:
+        raise
+    except MemoryError:
+        code, message = "E_MEMORY", f"{entry.image} does not fit into memory"
+    except Exception as error:
+        _log.exception("subject %s", entry.subject_id)
+        code, message = "E_UNEXPECTED", f"{entry.image}: {type(error).__name__}: {error}"
+    else:
+        return Outcome(entry.subject_id, "ingested", outside=outside)
+    if changed:  # what is committed was made from files that are no more
+        store.remove(entry.subject_id)
+    return Outcome(entry.subject_id, "quarantined", code, message, str(entry.image))
+
+
+def _ingest(store: CohortStore, job: Job) -> float | None:
+    native = load_native(job.entry, job.assume_orientation)
+    anchor = np.asarray(store.settings["anchor_mm"])
+    translation_mm = anchor - anchor_mm(native, store.settings["align"])
+    subject = bring_to_grid(native, store.grid, translation_mm)
+    outside = labelled_outside(native, store.grid, translation_mm)
+    provenance = _provenance(store, job, native) | {
+        "translation_mm": translation_mm.tolist(),
+        "outside": outside,
+    }
+    store.commit(subject, provenance)
+    return outside
+
+
+def _provenance(store: CohortStore, job: Job, native: Native) -> dict[str, Any]:
+    """Where a subject came from: files, original header, and the chain to the working grid."""
+    settings = store.settings
+    return {
+        "source": {
+            role: {"path": str(path.absolute()), "sha256": native.sha256[role]}
+            for role, path in job.entry.files.items()
+        },
+        "header": native.header,
+        "native_grid": native.grid.to_json(),
+        "grid": store.grid.to_json(),
+        "settings": {
+            "align": settings["align"],
+            "reference": settings["reference"],
+            "anchor_mm": settings["anchor_mm"],
+            "assume_orientation": job.assume_orientation,
+        },
+        "version": job.version,
+    }
+
+
+def _kept_record(store: CohortStore, subject_id: str) -> dict[str, Any] | None:
+    """The record of a committed subject; None if there is none that can be read."""
+    try:
+        return store.record(subject_id)
+    except SubjectError:
+        return None
+
+
+def _kept_hashes(record: dict[str, Any]) -> dict[str, str]:
+    return {role: file["sha256"] for role, file in record["source"].items()}
+
+
+def _orientation_withdrawn(record: dict[str, Any], job: Job) -> bool:
+    """Whether a file was read with an assumed orientation that is no longer allowed."""
+    return record["provenance"]["header"]["form"] == "assumed" and job.assume_orientation is None

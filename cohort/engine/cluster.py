@@ -1,0 +1,116 @@
+"""Worker processes on this machine: the only file that knows Dask."""
+
+import logging
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import dask.config
+from distributed import (
+    Client,
+    Future,
+    KilledWorker,
+    LocalCluster,
+    Worker,
+    WorkerPlugin,
+    as_completed,
+    get_worker,
+)
+
+from cohort.engine.plan import Tile
+from cohort.engine.tile import TileReport, run_tile
+from cohort.engine.workbench import Workbench
+from cohort.errors import SchedulerError
+
+_TILES_IN_FLIGHT = 2  # a worker: one at work, one at hand
+_ATTEMPTS = 3  # of a tile whose worker died
+_PLUGIN = "cohort-workbench"
+# set before a worker starts. One kernel thread each: pairs are what runs in parallel. And freed
+# memory stays with the process: Dask's default hands it back at every turn, and the next volume
+# then spends as long on page faults as on arithmetic
+_WORKER_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "NUMBA_NUM_THREADS": "1",
+    "MALLOC_TRIM_THRESHOLD_": str(2**30),
+    "MALLOC_MMAP_THRESHOLD_": str(2**25),
+}
+_CONFIG: dict[str, Any] = {
+    "distributed.scheduler.allowed-failures": 0,  # the driver decides about another attempt
+    "distributed.scheduler.worker-ttl": "30 minutes",  # a long kernel call is no dead worker
+    "distributed.nanny.pre-spawn-environ": _WORKER_ENVIRONMENT,
+}
+
+
+class WorkbenchPlugin(WorkerPlugin):
+    """Opens the run on each worker, also on one that was restarted."""
+
+    def __init__(self, run_dir: Path, store_path: Path, workers: int) -> None:
+        self._opening = (run_dir, store_path, workers)
+        self.workbench: Workbench
+
+    def setup(self, worker: Worker) -> None:
+        """Called by Dask when a worker starts."""
+        del worker
+        self.workbench = Workbench.open(*self._opening)
+
+
+def run_on_workers(
+    run_dir: Path, store_path: Path, tiles: Iterable[Tile], workers: int
+) -> Iterator[TileReport]:
+    """Work on tiles in local processes of one thread each; yields reports as they come.
+
+    The scheduler knows two tiles a worker at a time, whatever their number, and what comes back is
+    small: the rows are on disk.
+
+    Raises:
+        SchedulerError: ``E_WORKER`` if the worker died three times over one tile.
+        CohortError: what a tile raised.
+    """
+    with dask.config.set(_CONFIG), _cluster(workers) as cluster, Client(cluster) as client:
+        client.register_plugin(WorkbenchPlugin(run_dir, store_path, workers), name=_PLUGIN)
+        yield from _in_flight(client, iter(tiles), _TILES_IN_FLIGHT * workers)
+
+
+def _cluster(workers: int) -> LocalCluster:
+    """One process of one thread a worker; nothing listens but on the loopback address."""
+    return LocalCluster(
+        n_workers=workers,
+        threads_per_worker=1,
+        processes=True,
+        host="127.0.0.1",
+        dashboard_address=None,  # pyright: ignore[reportArgumentType]  (None means none)
+        silence_logs=logging.CRITICAL,
+    )
+
+
+def _in_flight(client: Client, tiles: Iterator[Tile], window: int) -> Iterator[TileReport]:
+    """Keep ``window`` tiles submitted; a tile whose worker died is tried again."""
+    work: dict[Future, tuple[Tile, int]] = {}
+
+    def submit(tile: Tile, attempt: int) -> Future:
+        key = f"{tile.tile_id}-{attempt}"
+        future = client.submit(_run_tile_here, tile, attempt, key=key, pure=False)
+        work[future] = (tile, attempt)
+        return future
+
+    completed = as_completed(
+        [submit(tile, 1) for tile in islice(tiles, window)], raise_errors=False
+    )
+    for future in completed:
+        tile, attempt = work.pop(future)
+        if isinstance(future.exception(), KilledWorker):
+            if attempt == _ATTEMPTS:
+                message = f"the worker died {attempt} times over tile {tile.tile_id}: {tile.pairs}"
+                raise SchedulerError("E_WORKER", f"{message}; the same command goes on from here")
+            completed.add(submit(tile, attempt + 1))
+            continue
+        yield future.result()
+        completed.update([submit(tile, 1) for tile in islice(tiles, 1)])
+
+
+def _run_tile_here(tile: Tile, attempt: int) -> TileReport:
+    plugin = get_worker().plugins[_PLUGIN]
+    assert isinstance(plugin, WorkbenchPlugin)
+    return run_tile(plugin.workbench, tile, attempt)

@@ -1,0 +1,40 @@
+"""``events.jsonl``: what happened to a run, one JSON object a line, appended by its driver."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+
+def log_event(run_dir: Path, event: str, **facts: object) -> None:
+    """Append one event with the time of day."""
+    line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **facts}
+    with (run_dir / "events.jsonl").open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def read_events(run_dir: Path) -> list[dict[str, Any]]:
+    """All events in order; a last line that a dying driver left unfinished is passed over."""
+    path = run_dir / "events.jsonl"
+    events = []
+    for line in path.read_text().splitlines() if path.is_file() else []:
+        try:
+            events.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return events
+
+
+def pairs_per_hour(run_dir: Path) -> float | None:
+    """Throughput of the run: pairs over the hours in which a driver worked on it, from its start
+    of the workers to its last tile; None before the first tile is done."""
+    pairs, seconds, since = 0, 0.0, None
+    for event in read_events(run_dir):
+        time = datetime.fromisoformat(event["time"])
+        if event["event"] == "run_started":
+            since = time
+        elif event["event"] == "tile_done" and since is not None:
+            pairs += event["pairs"]
+            seconds += (time - since).total_seconds()
+            since = time
+    return 3600 * pairs / seconds if pairs and seconds else None

@@ -1,0 +1,218 @@
+"""A run before its first pair: which pairs, in which tiles, by which method, on what data."""
+
+import hashlib
+import json
+import math
+import os
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from cohort.config import MethodConfig
+from cohort.data.store import CohortStore
+from cohort.engine.pairs import select_pairs
+from cohort.errors import StorageError, UsageError
+
+_SCHEMA = 1
+_PAIRS_FILE = "pairs.csv"
+
+
+@dataclass(frozen=True)
+class PlanSettings:
+    """What the user chooses about a run; None is the plan's own choice, or the default.
+
+    Attributes:
+        method: the method and its settings; VoxelOpt as it comes.
+        pairs: a design of :func:`cohort.engine.pairs.select_pairs`; ``all``.
+        seed: of random designs; 0.
+        tile_size: side of a tile in subjects; from the number of pairs.
+    """
+
+    method: MethodConfig | None = None
+    pairs: str | None = None
+    seed: int | None = None
+    tile_size: int | None = None
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A block of pairs: the unit of work, of commit and of resume.
+
+    Attributes:
+        tile_id: its block, ``00003-00017``; also the name of its part.
+        pairs: ``(fixed, moving)`` subject ids.
+    """
+
+    tile_id: str
+    pairs: tuple[tuple[str, str], ...]
+
+    @property
+    def subject_ids(self) -> tuple[str, ...]:
+        """The subjects of the tile, each once."""
+        return tuple(dict.fromkeys(subject for pair in self.pairs for subject in pair))
+
+
+class RunSpec(BaseModel):
+    """``run.json``: the immutable facts of a run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run_schema: Literal[1] = _SCHEMA
+    plan_digest: str
+    created_at: str
+    store: str
+    store_digest: str
+    grid: dict[str, Any]
+    subject_ids: tuple[str, ...]
+    subject_digests: tuple[str, ...]
+    has_labels: bool
+    has_truth: bool
+    pairs: str
+    pairs_digest: str
+    seed: int
+    n_pairs: int
+    n_tiles: int
+    tile_size: int
+    method: MethodConfig
+    fingerprint: str
+    device: Literal["cpu"] = "cpu"
+    versions: dict[str, str]
+
+    @classmethod
+    def load(cls, run_dir: Path) -> "RunSpec":
+        """Read a run's facts.
+
+        Raises:
+            UsageError: ``E_RUN`` if there is no run.
+            StorageError: ``E_RUN`` if ``run.json`` is damaged or of another version.
+        """
+        path = run_dir / "run.json"
+        if not path.is_file():
+            raise UsageError("E_RUN", f"{run_dir} is no run: it has no run.json")
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            first = error.errors()[0]
+            what = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+            raise StorageError(
+                "E_RUN", f"{path} is damaged or of another version: {what}"
+            ) from None
+
+
+def make_plan(store: CohortStore, settings: PlanSettings) -> tuple[RunSpec, np.ndarray]:
+    """Plan a run on a store; returns its facts and its pairs ``[P, 2]`` of subject indices."""
+    subject_ids, method = store.subject_ids, settings.method or MethodConfig()
+    design, seed = settings.pairs or "all", settings.seed or 0
+    pairs = select_pairs(design, subject_ids, seed)
+    tile_size = settings.tile_size or _tile_size(len(pairs))
+    facts = {
+        "store_digest": store.digest,
+        "subject_digests": [store.subject_digest(subject_id) for subject_id in subject_ids],
+        "pairs": "csv" if design.endswith(".csv") else design,
+        "pairs_digest": hashlib.sha256(pairs.tobytes()).hexdigest(),
+        "seed": seed,
+        "tile_size": tile_size,
+        "method": method.model_dump(mode="json", exclude_none=True),
+        "fingerprint": method.build().fingerprint,
+    }
+    canonical = json.dumps({"run_schema": _SCHEMA, **facts}, sort_keys=True)
+    spec = RunSpec.model_validate({
+        **facts,
+        "plan_digest": hashlib.sha256(canonical.encode()).hexdigest(),
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "store": str(store.path.resolve()),
+        "grid": store.grid.to_json(),
+        "subject_ids": subject_ids,
+        "has_labels": store.has_labels,
+        "has_truth": store.has_truth,
+        "n_pairs": len(pairs),
+        "n_tiles": len(set(_blocks(pairs, tile_size))),
+        "versions": _versions(),
+    })  # fmt: skip
+    return spec, pairs
+
+
+def open_run(run_dir: Path, store: CohortStore, settings: PlanSettings) -> RunSpec:
+    """Begin a run, or go on with one that was planned on the same store with these settings.
+
+    Raises:
+        UsageError: ``E_PLAN_MISMATCH`` if the run there was planned otherwise.
+    """
+    if not (run_dir / "run.json").exists():
+        spec, pairs = make_plan(store, settings)
+        _write_plan(run_dir, spec, pairs)
+        return spec
+    existing = RunSpec.load(run_dir)
+    own = PlanSettings(
+        settings.method or existing.method,
+        settings.pairs or _design(run_dir, existing),
+        existing.seed if settings.seed is None else settings.seed,
+        settings.tile_size or existing.tile_size,
+    )
+    asked, _ = make_plan(store, own)
+    if existing.plan_digest != asked.plan_digest:
+        names = ("method", "pairs", "seed", "tile_size", "pairs_digest", "store_digest")
+        differing = [
+            f"{name} was {_shown(getattr(existing, name))}, now {_shown(getattr(asked, name))}"
+            for name in (*names, "fingerprint")
+            if getattr(existing, name) != getattr(asked, name)
+        ]
+        message = f"{run_dir} holds a run with another plan: {'; '.join(differing)}"
+        raise UsageError("E_PLAN_MISMATCH", f"{message}. Choose another folder for a new run")
+    return existing
+
+
+def tiles_of(run_dir: Path, spec: RunSpec) -> Iterator[Tile]:
+    """The tiles of a run in the order in which they are worked on."""
+    design = _design(run_dir, spec)
+    pairs = select_pairs(design, spec.subject_ids, spec.seed)
+    if hashlib.sha256(pairs.tobytes()).hexdigest() != spec.pairs_digest:
+        raise StorageError("E_RUN", f"{design} no longer gives the pairs that {run_dir} planned")
+    blocks: dict[tuple[int, int], list[tuple[str, str]]] = {}
+    for (fixed, moving), block in zip(pairs, _blocks(pairs, spec.tile_size), strict=True):
+        pair = (spec.subject_ids[fixed], spec.subject_ids[moving])
+        blocks.setdefault(block, []).append(pair)
+    for row, column in sorted(blocks):
+        yield Tile(f"{row:05d}-{column:05d}", tuple(sorted(blocks[row, column])))
+
+
+def _design(run_dir: Path, spec: RunSpec) -> str:
+    """The design that gives a run's pairs; pairs from a file were copied into the run."""
+    return str(run_dir / _PAIRS_FILE) if spec.pairs == "csv" else spec.pairs
+
+
+def _blocks(pairs: np.ndarray, tile_size: int) -> list[tuple[int, int]]:
+    return [(int(row), int(column)) for row, column in pairs // tile_size]
+
+
+def _tile_size(pairs: int) -> int:
+    """At least some forty tiles, so that a few workers end together, and at most 8 x 8 pairs."""
+    return max(1, min(8, math.isqrt(pairs // 40)))
+
+
+def _write_plan(run_dir: Path, spec: RunSpec, pairs: np.ndarray) -> None:
+    (run_dir / "parts").mkdir(parents=True, exist_ok=True)
+    if spec.pairs == "csv":
+        lines = [f"{spec.subject_ids[f]},{spec.subject_ids[m]}" for f, m in pairs]
+        (run_dir / _PAIRS_FILE).write_text("\n".join(["fixed,moving", *lines, ""]))
+    temporary = run_dir / f".run.json.{os.getpid()}"
+    temporary.write_text(spec.model_dump_json(indent=2, exclude_none=True) + "\n")
+    temporary.replace(run_dir / "run.json")
+
+
+def _versions() -> dict[str, str]:
+    names = ("triton-reg", "torch", "numpy", "zarr", "distributed")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, MethodConfig):
+        return value.model_dump_json(exclude_none=True)
+    return str(value)[:60]

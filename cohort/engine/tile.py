@@ -1,0 +1,103 @@
+"""What a worker does with one tile: register its pairs, measure them, commit their rows."""
+
+import logging
+import os
+import socket
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+
+from cohort.engine.measure import measure_pair
+from cohort.engine.plan import Tile
+from cohort.engine.results import commit_part, pair_key, part_path
+from cohort.engine.workbench import Workbench, one_thread
+from cohort.errors import StorageError, SubjectError
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TileReport:
+    """What the driver learns of a tile; the rows themselves are on disk.
+
+    Attributes:
+        tile_id: which tile.
+        pairs, failed: how many pairs it has, and how many of them failed.
+        elapsed_s: from start to commit.
+        worker: host and process.
+        seconds: the time by kind: reading, preparing, registering, measuring, committing.
+    """
+
+    tile_id: str
+    pairs: int
+    failed: int
+    elapsed_s: float
+    worker: str
+    seconds: dict[str, float]
+
+
+def run_tile(workbench: Workbench, tile: Tile, attempt: int = 1) -> TileReport:
+    """Register and measure a tile's pairs and commit their rows; a committed tile is left alone.
+
+    Raises:
+        StorageError: if the store or the run's folder cannot be read or written.
+    """
+    start, before = time.perf_counter(), dict(workbench.seconds)
+    worker = f"{socket.gethostname()}-{os.getpid()}"
+    failed = 0
+    if not part_path(workbench.run_dir, tile.tile_id).exists():
+        with one_thread(), torch.inference_mode():
+            rows = [_row(workbench, *pair) for pair in tile.pairs]
+        common = {"tile": tile.tile_id, "worker": worker, "attempt": attempt}
+        failed = sum(row["status"] != "ok" for row in rows)
+        with workbench.timed("commit_s"):
+            commit_part(workbench.run_dir, tile.tile_id, [row | common for row in rows])
+    spent = {kind: s - before.get(kind, 0.0) for kind, s in workbench.seconds.items()}
+    elapsed_s = time.perf_counter() - start
+    return TileReport(tile.tile_id, len(tile.pairs), failed, elapsed_s, worker, spent)
+
+
+def _row(workbench: Workbench, fixed: str, moving: str) -> dict[str, Any]:
+    """One pair's row, whatever happens to the pair."""
+    spec = workbench.spec
+    digests = workbench.digest(fixed), workbench.digest(moving)
+    row: dict[str, Any] = {
+        "pair_key": pair_key(spec.fingerprint, spec.device, *digests),
+        "fixed": fixed,
+        "moving": moving,
+        "status": "ok",
+        "method": spec.method.name,
+        "fingerprint": spec.fingerprint,
+    }
+    try:
+        row |= _register_and_measure(workbench, fixed, moving)
+    except SubjectError as error:
+        row |= {"status": error.code, "message": error.message}
+    except StorageError:
+        raise
+    except MemoryError:
+        row |= {"status": "E_OOM", "message": "not enough memory for this pair"}
+    except Exception as error:
+        # whatever a method does to one pair, the others go on; the row says what it was
+        _LOG.exception("pair %s, %s failed", fixed, moving)
+        row |= {"status": "E_METHOD", "message": f"{type(error).__name__}: {error}"}
+    return row | {"finished_at": datetime.now(UTC).isoformat(timespec="milliseconds")}
+
+
+def _register_and_measure(workbench: Workbench, fixed: str, moving: str) -> dict[str, Any]:
+    scans = workbench.subject(fixed).scan, workbench.subject(moving).scan
+    start = time.perf_counter()
+    displacement = workbench.register(fixed, moving)
+    registered = time.perf_counter()
+    with workbench.timed("metrics_s"):
+        measures = measure_pair(*scans, displacement, workbench.store.grid)
+    measured = time.perf_counter()
+    times = {
+        "register_s": registered - start,
+        "metrics_s": measured - registered,
+        "elapsed_s": measured - start,
+    }
+    return measures | times

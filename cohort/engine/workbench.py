@@ -1,0 +1,136 @@
+"""What a worker keeps between tiles: the open store, the method and the subjects at hand."""
+
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import torch
+
+from cohort.data.store import CohortStore, Subject
+from cohort.engine.measure import Scan
+from cohort.engine.plan import RunSpec
+from cohort.errors import SubjectError
+from triton_reg import Displacement, Features, Method
+
+_MEMORY_SHARE = 0.25  # of what is free when a worker starts; the rest is for the pairs themselves
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A subject ready to be registered."""
+
+    scan: Scan
+    features: Features
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory held by the tensors."""
+        tensors = [tensor for tensor in vars(self.scan).values() if tensor is not None]
+        return sum(tensor.nbytes for tensor in (*tensors, *self.features))
+
+
+@dataclass(eq=False)
+class Workbench:
+    """An open run: everything that registering one of its pairs needs.
+
+    Attributes:
+        run_dir: the run's folder.
+        spec: its facts.
+        store: the cohort.
+        method: built from the spec's settings.
+        cache_bytes: how much the kept subjects may hold; the least recently used go first.
+        seconds: time spent so far, by kind of work.
+    """
+
+    run_dir: Path
+    spec: RunSpec
+    store: CohortStore
+    method: Method
+    cache_bytes: int
+    seconds: dict[str, float] = field(default_factory=dict)
+    _cache: OrderedDict[str, Prepared | SubjectError] = field(default_factory=OrderedDict)
+
+    @classmethod
+    def open(cls, run_dir: Path, store_path: Path | None = None, workers: int = 1) -> "Workbench":
+        """Open a run where it lies; ``workers`` share this machine's memory."""
+        spec = RunSpec.load(run_dir)
+        return cls(
+            run_dir,
+            spec,
+            CohortStore.open(store_path or Path(spec.store)),
+            spec.method.build(),
+            cache_bytes=int(psutil.virtual_memory().available * _MEMORY_SHARE / workers),
+        )
+
+    def subject(self, subject_id: str) -> Prepared:
+        """A subject's scan and features, kept for the next pair that needs them.
+
+        Raises:
+            SubjectError: if the subject is broken, each time it is asked for.
+        """
+        if subject_id in self._cache:
+            self._cache.move_to_end(subject_id)
+        else:
+            self._cache[subject_id] = self._prepare(subject_id)
+            self._evict()
+        kept = self._cache[subject_id]
+        if isinstance(kept, SubjectError):
+            raise kept
+        return kept
+
+    def register(self, fixed: str, moving: str) -> Displacement:
+        """The displacement of one pair."""
+        pair = torch.zeros(1, 2, dtype=torch.int32)
+        features = self.subject(fixed).features, self.subject(moving).features
+        with self.timed("register_s"):
+            return self.method.register(*features, pair).displacement
+
+    def digest(self, subject_id: str) -> str:
+        """The content of a subject when the run was planned."""
+        return self.spec.subject_digests[self.spec.subject_ids.index(subject_id)]
+
+    @contextmanager
+    def timed(self, kind: str) -> Iterator[None]:
+        """Add the time spent inside to ``seconds[kind]``."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[kind] = self.seconds.get(kind, 0.0) + time.perf_counter() - start
+
+    def _prepare(self, subject_id: str) -> Prepared | SubjectError:
+        try:
+            with self.timed("read_s"):
+                scan = Scan.of(self._read(subject_id))
+        except SubjectError as error:
+            return error
+        with self.timed("prepare_s"):
+            return Prepared(scan, self.method.prepare(scan.volume, scan.mask))
+
+    def _read(self, subject_id: str) -> Subject:
+        if self.store.subject_digest(subject_id) != self.digest(subject_id):
+            message = f"{subject_id} is no longer what it was when the run was planned"
+            raise SubjectError("E_CHANGED", message)
+        return self.store.read(subject_id)
+
+    def _evict(self) -> None:
+        sizes = [one.size_bytes for one in self._cache.values() if isinstance(one, Prepared)]
+        held = sum(sizes)
+        while held > self.cache_bytes and len(self._cache) > 2:  # a pair needs two at once
+            _, oldest = self._cache.popitem(last=False)
+            held -= oldest.size_bytes if isinstance(oldest, Prepared) else 0
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Sums depend on the number of threads; workers have one, so a plain loop has one too."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

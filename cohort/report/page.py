@@ -1,0 +1,199 @@
+"""The report of a run: one HTML page that needs nothing but itself."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from cohort.data.storage import storage_error, write_atomic
+from cohort.data.store import CohortStore
+from cohort.engine.plan import RunSpec
+from cohort.engine.regenerate import regenerate_pair
+from cohort.engine.results import read_rows, summarise
+from cohort.engine.workbench import Workbench
+from cohort.errors import CohortError
+from cohort.report import content, layout, tables
+from cohort.report.figures import MOST_STRUCTURES, mosaic, structure_plot
+from triton_reg import __version__
+
+WORST_PAIRS = 10
+
+Progress = Callable[[int, int], None]
+"""Called with the number of mosaics that are done, and of all."""
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """What the page tells of the store; `missing` says why it cannot be read."""
+
+    names: dict[int, str] = field(default_factory=dict)
+    quarantined: dict[str, dict[str, Any]] = field(default_factory=dict)
+    missing: str = ""
+
+    @classmethod
+    def of(cls, store_path: Path) -> "Cohort":
+        """What the store at `store_path` says, or why it says nothing."""
+        try:
+            store = CohortStore.open(store_path)
+            return cls(_structure_names(store.settings), store.quarantined)
+        except CohortError as error:
+            return cls(missing=error.message)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A mosaic of a pair as a data URI, or the reason why there is none."""
+
+    uri: str = ""
+    missing: str = ""
+
+
+def write_report(
+    run_dir: Path, store_path: Path | None = None, *, progress: Progress | None = None
+) -> Path:
+    """Write ``RUN/report/index.html`` from the rows that are committed; returns its path.
+
+    `store_path` is where the store is now, if it is not where the run left it.
+    """
+    run_dir = Path(run_dir)
+    spec, cohort = _facts(run_dir, store_path)
+    digest = _inputs_digest(run_dir, cohort)
+    rows = read_rows(run_dir)
+    pictures = {}
+    if not cohort.missing:
+        pairs = tables.worst_pairs(rows, WORST_PAIRS).select("fixed", "moving").rows()
+        pictures = _pictures(run_dir, store_path, pairs, progress)
+    page = render_page(run_dir.resolve().name, spec, rows, cohort, pictures, digest)
+    path = _page_path(run_dir)
+    try:
+        path.parent.mkdir(exist_ok=True)
+    except OSError as error:
+        raise storage_error(path, error) from error
+    write_atomic(path, page.encode())
+    return path
+
+
+def is_current(run_dir: Path, store_path: Path | None = None) -> bool:
+    """Whether the page there was made by this version from what the run and the store hold now."""
+    run_dir = Path(run_dir)
+    try:
+        with _page_path(run_dir).open(encoding="utf-8") as page:
+            head = page.read(4096)
+    except FileNotFoundError:
+        return False
+    _, cohort = _facts(run_dir, store_path)
+    return f'content="{_inputs_digest(run_dir, cohort)}"' in head
+
+
+def render_page(
+    name: str,
+    spec: RunSpec,
+    rows: pl.DataFrame,
+    cohort: Cohort,
+    pictures: dict[tuple[str, str], Picture],
+    digest: str = "",
+) -> str:
+    """The page of a run called `name`, as HTML; `pictures` by (fixed, moving)."""
+    summary = summarise(rows)
+    by_structure = tables.structure_table(rows, cohort.names)
+    return (
+        _environment()
+        .get_template("page.html.jinja")
+        .render(
+            name=name,
+            digest=digest,
+            facts=content.run_facts(spec, rows, summary, len(cohort.quarantined)),
+            planned=spec.n_pairs,
+            left=spec.n_pairs - summary.pairs,
+            summary=summary,
+            headline=content.headline(summary),
+            distributions=content.distributions(rows),
+            structure_plot=structure_plot(by_structure) if len(by_structure) else "",
+            plotted=min(len(by_structure), MOST_STRUCTURES),
+            structures=layout.structures(by_structure),
+            subjects=layout.subjects(rows),
+            worst=[_worst(row, cohort, pictures) for row in _worst_rows(rows)],
+            worst_by=content.title_of(tables.main_measure(rows)),
+            failures=layout.failures(rows),
+            quarantine=layout.quarantine(cohort.quarantined),
+            cohort=cohort,
+        )
+    )
+
+
+def _worst_rows(rows: pl.DataFrame) -> list[dict[str, Any]]:
+    return tables.worst_pairs(rows, WORST_PAIRS).to_dicts()
+
+
+def _worst(
+    row: dict[str, Any], cohort: Cohort, pictures: dict[tuple[str, str], Picture]
+) -> dict[str, Any]:
+    """What the page shows of one of the worst pairs."""
+    return {
+        "fixed": row["fixed"],
+        "moving": row["moving"],
+        "numbers": content.numbers_of(row),
+        "lowest": content.lowest_structures(row, cohort.names),
+        "picture": pictures.get((row["fixed"], row["moving"]), Picture()),
+    }
+
+
+def _facts(run_dir: Path, store_path: Path | None) -> tuple[RunSpec, Cohort]:
+    spec = RunSpec.load(run_dir)
+    return spec, Cohort.of(store_path or Path(spec.store))
+
+
+def _structure_names(settings: dict[str, Any]) -> dict[int, str]:
+    """Label value -> name; what is no label value is left out."""
+    entries = settings.get("structures") or {}
+    return {int(label): str(name) for label, name in entries.items() if str(label).isdecimal()}
+
+
+def _pictures(
+    run_dir: Path,
+    store_path: Path | None,
+    pairs: list[tuple[Any, ...]],
+    progress: Progress | None,
+) -> dict[tuple[str, str], Picture]:
+    """A mosaic of each pair; what keeps one from being made is told in its place."""
+    workbench = Workbench.open(run_dir, store_path)
+    pictures = {}
+    for done, (fixed, moving) in enumerate(pairs, start=1):
+        try:
+            picture = Picture(mosaic(regenerate_pair(workbench, fixed, moving)))
+        except CohortError as error:
+            picture = Picture(missing=error.message)
+        pictures[fixed, moving] = picture
+        if progress is not None:
+            progress(done, len(pairs))
+    return pictures
+
+
+def _page_path(run_dir: Path) -> Path:
+    return run_dir / "report" / "index.html"
+
+
+def _inputs_digest(run_dir: Path, cohort: Cohort) -> str:
+    parts = sorted((path.name, path.stat().st_size) for path in run_dir.glob("parts/*.parquet"))
+    inputs = [__version__, parts, asdict(cohort)]
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("cohort.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals["zip"] = zip
+    environment.filters["number"] = content.number
+    return environment

@@ -1,0 +1,196 @@
+"""What people see while they wait and when it is done: progress bars and short tables."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from cohort.data.ingest import IngestReport
+from cohort.engine.plan import RunSpec
+from cohort.engine.results import Summary
+from cohort.engine.run import RunReport
+
+_console = Console(soft_wrap=True)
+_errors = Console(stderr=True)  # progress too, so that stdout holds the result alone
+
+
+class _RateColumn(ProgressColumn):
+    """Pairs or subjects an hour, from the start of the bar."""
+
+    def render(self, task: Task) -> Text:
+        if not task.speed:
+            return Text("")
+        return Text(f"{3600 * task.speed:,.0f}/h", style="progress.data.speed")
+
+
+@contextmanager
+def progress_bar(what: str, *, quiet: bool) -> Iterator[Callable[[int, int, int], None]]:
+    """A bar with rate, failures and time left; call what is yielded with (done, total, failed)."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _RateColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("[red]{task.fields[failures]}"),
+    )
+    with Progress(*columns, console=_errors, disable=quiet, speed_estimate_period=600) as bar:
+        task = bar.add_task(what, total=None, failures="")
+
+        def update(done: int, total: int, failed: int) -> None:
+            failures = f"{failed} failed" if failed else ""
+            bar.update(task, completed=done, total=total, failures=failures)
+
+        yield update
+
+
+def say(message: str) -> None:
+    """One line for people."""
+    _console.print(message, highlight=False)
+
+
+def say_json(document: dict[str, Any]) -> None:
+    """One JSON object on stdout, for machines."""
+    _console.print(json.dumps(document, default=str), highlight=False, markup=False)
+
+
+def complain(message: str) -> None:
+    """One error for people, on stderr."""
+    _errors.print(f"[bold red]error[/] {escape(message)}", highlight=False)
+
+
+def say_table(title: str, rows: Mapping[str, object]) -> None:
+    """Two columns: a name and a value."""
+    table = Table(show_header=False, box=None, padding=(0, 2))
+    for name, value in rows.items():
+        table.add_row(name, escape(str(value)))
+    _console.print(f"[bold]{escape(title)}[/]", highlight=False)
+    _console.print(table)
+
+
+def say_quarantine(quarantined: Mapping[str, Mapping[str, str]]) -> None:
+    """The refused subjects with a code and a sentence each; nothing if there are none."""
+    if not quarantined:
+        return
+    table = Table("quarantined", "code", "what was found", box=None, padding=(0, 2))
+    for name, entry in quarantined.items():
+        table.add_row(escape(name), entry["code"], escape(entry["message"]))
+    _console.print(table)
+
+
+def say_ingest(store: Path, report: IngestReport) -> None:
+    """What became of the subjects of a source."""
+    grid = report.grid
+    rows: dict[str, object] = {
+        "grid": f"{_times(grid.shape)} voxels of {_times(grid.spacing_mm)} mm",
+        "ingested": len(report.ingested),
+        "unchanged": len(report.unchanged),
+        "quarantined": len(report.quarantined),
+        "seconds": f"{report.elapsed_s:.1f}",
+    }
+    cut = {name: share for name, share in report.outside.items() if share > 0}
+    if cut:
+        worst = max(cut, key=cut.__getitem__)
+        rows["outside the grid"] = (
+            f"labelled voxels of {len(cut)} subjects, at most {100 * cut[worst]:.2f} % ({worst})"
+        )
+    say_table(str(store), rows)
+    say_quarantine({
+        name: {"code": code, "message": message}
+        for name, (code, message) in report.quarantined.items()
+    })  # fmt: skip
+
+
+def say_plan(run_dir: Path, spec: RunSpec) -> None:
+    """What a run is going to do."""
+    settings = spec.method.settings.model_dump(exclude_none=True)
+    say_table(
+        str(run_dir),
+        {
+            "store": spec.store,
+            "subjects": len(spec.subject_ids),
+            "pairs": f"{spec.n_pairs:,} ({spec.pairs})",
+            "tiles": f"{spec.n_tiles:,} of at most {spec.tile_size} x {spec.tile_size} subjects",
+            "method": f"{spec.method.name}: "
+            + ", ".join(f"{name}={value}" for name, value in settings.items()),
+            "fingerprint": spec.fingerprint,
+        },
+    )
+
+
+def say_run(run_dir: Path, report: RunReport, summary: Summary) -> None:
+    """What registering did, now and in all."""
+    rows: dict[str, object] = {}
+    if report.pairs_per_hour:
+        rows["registered now"] = f"{report.pairs} pairs in {report.elapsed_s:.0f} s"
+        rows["throughput"] = f"{report.pairs_per_hour:,.0f} pairs per hour"
+    else:
+        rows["registered now"] = "nothing, all pairs were done"
+    say_table(str(run_dir), {**rows, **_summary_rows(summary)})
+
+
+def say_status(
+    run_dir: Path, facts: Mapping[str, Any], failures: Mapping[str, int], summary: Summary
+) -> None:
+    """How far a run is."""
+    rate, left = facts["pairs_per_hour"], facts["left"]
+    rows: dict[str, object] = {"done": f"{facts['done']:,} of {facts['planned']:,} pairs"}
+    if rate:
+        rows["throughput"] = f"{rate:,.0f} pairs per hour"
+    if rate and left:
+        rows["time left"] = str(timedelta(seconds=round(3600 * left / rate)))
+    rows |= {f"failed with {code}": count for code, count in failures.items()}
+    say_table(str(run_dir), {**rows, **(_summary_rows(summary) if summary.ok else {})})
+
+
+def say_report(page: Path, summary: Summary, pairs_per_hour: float | None) -> None:
+    """The headline numbers and where the page is."""
+    rows = _summary_rows(summary)
+    if pairs_per_hour:
+        rows["throughput"] = f"{pairs_per_hour:,.0f} pairs per hour"
+    say_table(str(page), rows)
+
+
+def _summary_rows(summary: Summary) -> dict[str, object]:
+    """The headline numbers of a run, those that were measured."""
+    rows: dict[str, object] = {"pairs": f"{summary.ok:,} ok, {summary.failed:,} failed"}
+    for name, before, after, unit in (
+        ("mean Dice", summary.dice_before, summary.dice_mean, ""),
+        ("NCC", summary.ncc_before, summary.ncc, ""),
+        ("endpoint error", summary.epe_before_mm, summary.epe_mm, " mm"),
+    ):
+        if before is not None and after is not None:
+            rows[name] = f"{before:.3f} before, {after:.3f} after{unit}"
+    if summary.folding is not None and summary.sdlogj is not None:
+        rows["folding"] = f"{100 * summary.folding:.4f} % of voxels"
+        rows["sd ln det J"] = f"{summary.sdlogj:.3f}"
+    return rows
+
+
+def _times(numbers: tuple[float, ...]) -> str:
+    return " x ".join(f"{number:g}" for number in numbers)
+
+
+def as_json(report: Any) -> dict[str, Any]:
+    """A dataclass as JSON-ready fields."""
+    return asdict(report)

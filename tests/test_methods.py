@@ -1,0 +1,168 @@
+"""The contract that every method keeps (one table row a method)."""
+
+from dataclasses import fields, replace
+
+import pytest
+import torch
+from helpers import smooth_volume
+from torch import Tensor
+
+from triton_reg import Intensity, LevelSettings, Method, MindSSC, VoxelOpt, collate, register_pair
+
+SHAPE = (32, 36, 40)
+METHODS = {
+    "default": VoxelOpt(),
+    "intensity": VoxelOpt(features=Intensity()),
+    "parity": replace(VoxelOpt.parity(features=MindSSC()), downsample=1),
+    "paper": VoxelOpt.paper(features=MindSSC()),
+}
+
+
+@pytest.fixture(params=METHODS.values(), ids=METHODS.keys())
+def method(request: pytest.FixtureRequest) -> Method:
+    return request.param
+
+
+def textured(seed: int, shape: tuple[int, int, int] = SHAPE) -> Tensor:
+    return 100 * smooth_volume(shape, seed)[0, 0]
+
+
+def prepared(method: Method, volume: Tensor):
+    return method.prepare(volume[None, None], torch.ones_like(volume)[None, None])
+
+
+def test_the_result_has_the_shape_and_units_of_a_displacement(method: Method) -> None:
+    result = register_pair(method, textured(0), textured(1))
+    assert result.displacement.vectors.shape == (1, 3, *SHAPE)
+    assert result.displacement.fixed_shape == result.displacement.moving_shape == SHAPE
+    assert result.extras["entropy"].shape == (1, *SHAPE)
+    assert result.displacement.vectors.isfinite().all()
+
+
+def test_a_volume_against_itself_stays(method: Method) -> None:
+    volume = textured(2)
+    vectors = register_pair(method, volume, volume).displacement.vectors
+    inner = vectors[..., 6:-6, 6:-6, 6:-6]
+    assert inner.abs().quantile(0.99) <= 0.5
+
+
+def test_a_rolled_volume_is_rolled_back(method: Method) -> None:
+    volume = textured(3)
+    moving = torch.roll(volume, (2, -1, 3), dims=(0, 1, 2))
+    vectors = register_pair(method, volume, moving).displacement.vectors
+    inner = vectors[0, :, 8:-8, 8:-8, 8:-8].flatten(1)
+    assert (inner.median(1).values - torch.tensor([2.0, -1.0, 3.0])).abs().max() <= 0.5
+
+
+def test_a_batch_gives_the_bits_of_each_pair_alone(method: Method) -> None:
+    subjects = [prepared(method, textured(seed)) for seed in range(3)]
+    together = collate(subjects)
+    copies = [tensor.clone() for tensor in together]
+    pairs = torch.tensor([[0, 1], [2, 0], [1, 2]], dtype=torch.int32)
+    batch = method.register(together, together, pairs).displacement.vectors
+    for row, (fixed, moving) in enumerate(pairs.tolist()):
+        one = torch.zeros(1, 2, dtype=torch.int32)
+        alone = method.register(subjects[fixed], subjects[moving], one).displacement.vectors
+        assert torch.equal(batch[row : row + 1], alone)
+    assert all(torch.equal(a, b) for a, b in zip(together, copies, strict=True))
+
+
+def test_features_survive_half_precision(method: Method) -> None:
+    fixed, moving = prepared(method, textured(4)), prepared(method, textured(5))
+    halved = [tuple(part.half() for part in subject) for subject in (fixed, moving)]
+    pair = torch.zeros(1, 2, dtype=torch.int32)
+    full = method.register(fixed, moving, pair).displacement.vectors
+    half = method.register(*halved, pair).displacement.vectors
+    assert half.dtype == torch.float32
+    assert (half - full).abs().mean() <= 0.15  # the bound for half precision in the tests' spec
+
+
+def test_the_fingerprint_changes_with_every_setting() -> None:
+    method = VoxelOpt()
+    changed = [
+        replace(method, features=MindSSC(radius=2)),
+        replace(method, features=MindSSC(window=(2, 98))),
+        replace(method, features=Intensity()),
+        replace(method, levels=3),
+        replace(method, downsample=2),
+        replace(method, squarings=5),
+        *(replace(method, level=level) for level in changed_levels(method.level)),
+    ]
+    prints = {one.fingerprint for one in (method, *changed)}
+    assert len(prints) == len(changed) + 1
+    assert VoxelOpt().fingerprint == method.fingerprint
+
+
+def changed_levels(level: LevelSettings) -> list[LevelSettings]:
+    values = {
+        "radius": 2, "smoothing": "isotropic", "sigma_range": (0.2, 0.6), "alpha": 2.0,
+        "tap_radius": 2, "passes": 2, "filter_cost": False, "entropy_radius": 2,
+        "couplings": (0.1, 1.0),
+    }  # fmt: skip
+    assert values.keys() == {field.name for field in fields(LevelSettings)}
+    return [replace(level, **{name: value}) for name, value in values.items()]
+
+
+@pytest.mark.parametrize("shape", [(16, 16, 16), (17, 23, 31), (40, 21, 33)], ids=str)
+def test_any_size_from_16_voxels_works(shape: tuple[int, int, int]) -> None:
+    result = register_pair(VoxelOpt(), textured(0, shape), textured(1, shape))
+    assert result.displacement.vectors.shape == (1, 3, *shape)
+    assert result.displacement.vectors.isfinite().all()
+
+
+def test_a_smaller_volume_is_refused_with_its_size() -> None:
+    with pytest.raises(ValueError, match=r"at least 16 voxels, got \(15, 16, 16\)"):
+        register_pair(VoxelOpt(), textured(0, (15, 16, 16)), textured(1, (15, 16, 16)))
+    with pytest.raises(ValueError, match=r"after halving, got \(16, 15, 16\)"):
+        register_pair(VoxelOpt.parity(), textured(0, (32, 30, 32)), textured(1, (32, 30, 32)))
+
+
+def test_parity_works_on_the_halved_grid() -> None:
+    method = VoxelOpt.parity(features=MindSSC())
+    result = register_pair(method, textured(0, (64, 32, 40)), textured(1, (64, 32, 40)))
+    assert result.displacement.fixed_shape == (32, 16, 20)
+
+
+def test_outside_the_mask_nothing_is_compared() -> None:
+    volume, mask = textured(6), torch.zeros(1, 1, *SHAPE)
+    mask[..., 8:-8, 8:-8, 8:-8] = 1
+    spoiled = torch.where(mask[0, 0] > 0, volume, 1e4)
+    for extractor in (Intensity(), Intensity(window=(20, 80.5)), Intensity(window=(-500, 800))):
+        clean, other = (extractor(one[None, None], mask) for one in (volume, spoiled))
+        assert torch.equal(clean, other)
+
+
+def test_windows_are_percentiles_or_source_units() -> None:
+    volume = torch.arange(1000.0).view(1, 1, 10, 10, 10)
+    everywhere = torch.ones_like(volume)
+    percent = Intensity(window=(10, 90))(volume, everywhere).flatten()
+    assert percent[99] == 0
+    assert percent[500].item() == pytest.approx((500 - 99.9) / 799.2)
+    units = Intensity(window=(-500, 500))(volume, everywhere).flatten()
+    assert units[0] == 0.5
+    assert units[500] == units[999] == 1
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: Intensity(window=(5, 5)), "low < high"),
+        (lambda: VoxelOpt(downsample=3), "got 3"),
+        (lambda: VoxelOpt(levels=0), "got 0"),
+        (lambda: collate([]), "got none"),
+        (lambda: collate([(torch.zeros(1, 2),), (torch.zeros(1, 3),)]), "share their features"),
+        (
+            lambda: register_pair(VoxelOpt(), torch.zeros(1, 16, 16, 16), torch.zeros(16, 16, 16)),
+            r"fixed_volume must be \[D, H, W\]",
+        ),
+        (
+            lambda: register_pair(
+                VoxelOpt(), torch.zeros(16, 16, 16), torch.full((16, 16, 16), torch.nan)
+            ),
+            "moving_volume must be finite",
+        ),
+    ],
+)
+def test_messages_say_what_was_got(call, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -1,0 +1,103 @@
+import json
+from pathlib import Path
+
+import pytest
+from small_cohort import GRID, labels, volume, write_cohort
+
+from cohort.data.ingest import IngestSettings, ingest
+from cohort.data.nifti import write_nifti
+from cohort.data.sources import find_subjects
+from cohort.data.store import CohortStore
+from cohort.errors import UsageError
+
+AS_FILE = IngestSettings(grid="12x14x10@2mm")
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return write_cohort(tmp_path / "source")
+
+
+def test_names_of_structures_stay_with_the_store(source, tmp_path):
+    (source / "structures.json").write_text(json.dumps({"1": "shell", "2": "core"}))
+    ingest(source, tmp_path / "s", AS_FILE)
+    assert CohortStore.open(tmp_path / "s").settings["structures"] == {"1": "shell", "2": "core"}
+    (source / "structures.json").write_text('{"x": 1}')
+    with pytest.raises(UsageError, match=r'structures\.json cannot be used.*\{"1": "thalamus"\}'):
+        find_subjects(source)
+
+
+def test_a_bids_dataset_gives_one_subject_per_session(tmp_path):
+    bids = tmp_path / "bids"
+    files = {
+        "sub-01/ses-1/anat/sub-01_ses-1_T1w.nii.gz": volume(0),
+        "sub-01/ses-1/anat/sub-01_ses-1_T2w.nii.gz": volume(1),
+        "sub-01/ses-2/anat/sub-01_ses-2_run-1_T1w.nii.gz": volume(2),
+        "sub-01/ses-2/anat/sub-01_ses-2_run-2_T1w.nii.gz": volume(3),
+        "sub-02/anat/sub-02_FLAIR.nii.gz": volume(4),
+        "sub-03/anat/sub-03_PDw.nii.gz": volume(5),
+        "sub-03/anat/sub-03_T2star.nii.gz": volume(6),
+        "sub-04/func/sub-04_bold.nii.gz": volume(7),
+        "derivatives/seg/sub-01/ses-1/anat/sub-01_ses-1_dseg.nii.gz": labels(0),
+        "derivatives/seg/sub-01/ses-1/anat/sub-01_ses-1_space-MNI_dseg.nii.gz": labels(1),
+        "derivatives/seg/sub-02/anat/sub-02_desc-brain_mask.nii.gz": labels(4),
+    }
+    for name, data in files.items():
+        (bids / name).parent.mkdir(parents=True, exist_ok=True)
+        write_nifti(bids / name, data, GRID.affine)
+    listing = find_subjects(bids)
+    found = {entry.subject_id: entry for entry in listing.entries}
+    assert list(found) == ["sub-01_ses-1", "sub-01_ses-2", "sub-02"]
+    assert found["sub-01_ses-1"].image.name == "sub-01_ses-1_T1w.nii.gz"
+    assert found["sub-01_ses-1"].labels.name == "sub-01_ses-1_dseg.nii.gz"
+    assert found["sub-01_ses-2"].image.name == "sub-01_ses-2_run-1_T1w.nii.gz"
+    assert found["sub-02"].mask.name == "sub-02_desc-brain_mask.nii.gz"
+    rejected = {item.subject_id: (item.code, item.message) for item in listing.rejected}
+    assert rejected["sub-03"][0] == "E_AMBIGUOUS"
+    assert "PDw, T2star" in rejected["sub-03"][1]
+    assert rejected["sub-04"][0] == "E_MISSING"
+    report = ingest(bids, tmp_path / "s", AS_FILE)
+    assert report.ingested == tuple(found)
+    assert set(report.quarantined) == {"sub-03", "sub-04"}
+
+
+@pytest.mark.parametrize(("name", "separator"), [("cohort.csv", ","), ("cohort.tsv", "\t")])
+def test_a_table_names_files_relative_to_itself(source, tmp_path, name, separator):
+    rows = [
+        ("subject", "session", "image", "labels"),
+        ("x", "", "images/a.nii.gz", ""),
+        ("x", "2", "images/b.nii.gz", "labels/b.nii.gz"),
+        ("y", "", str(source / "images/c.nii.gz"), ""),
+    ]
+    (source / name).write_text("".join(separator.join(row) + "\n" for row in rows))
+    report = ingest(source / name, tmp_path / "s", AS_FILE)
+    assert report.ingested == ("x", "x_2", "y")
+    assert set(report.outside) == {"x_2"}
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ("subject,image,age,sex", "unknown: age, sex"),
+        ("subject,labels", "missing: image"),
+        ("subject,image,image", "each once"),
+        ("", "columns none"),
+    ],
+)
+def test_a_table_with_other_columns_is_refused(tmp_path, header, message):
+    (tmp_path / "cohort.csv").write_text(f"{header}\n")
+    with pytest.raises(UsageError, match=message) as caught:
+        find_subjects(tmp_path / "cohort.csv")
+    assert caught.value.code == "E_SOURCE"
+
+
+@pytest.mark.parametrize("make", ["nothing", "file", "folder", "images"])
+def test_a_source_without_subjects_says_what_a_source_is(tmp_path, make):
+    source = tmp_path / "source"
+    if make == "file":
+        source.write_text("")
+    elif make != "nothing":
+        (source / ("images" if make == "images" else "other")).mkdir(parents=True)
+    with pytest.raises(UsageError, match=r"need a folder with images/\*\.nii\.gz") as caught:
+        find_subjects(source)
+    assert caught.value.code == "E_SOURCE"
