@@ -31,6 +31,9 @@ class VoxelOptSettings(BaseModel):
         default=None, description="2 matches on the halved grid"
     )
     levels: int | None = Field(default=None, ge=1, le=8, description="pyramid levels at most")
+    solves: tuple[int, ...] | None = Field(
+        default=None, description="solves at each level, finest first; the last one repeats"
+    )
     squarings: int | None = Field(
         default=None, ge=0, le=12, description="steps of scaling and squaring"
     )

@@ -84,6 +84,7 @@ def test_the_fingerprint_changes_with_every_setting() -> None:
         replace(method, features=MindSSC(window=(2, 98))),
         replace(method, features=Intensity()),
         replace(method, levels=3),
+        replace(method, solves=(1,)),
         replace(method, downsample=2),
         replace(method, squarings=5),
         *(replace(method, level=level) for level in changed_levels(method.level)),
@@ -149,6 +150,7 @@ def test_windows_are_percentiles_or_source_units() -> None:
         (lambda: Intensity(window=(5, 5)), "low < high"),
         (lambda: VoxelOpt(downsample=3), "got 3"),
         (lambda: VoxelOpt(levels=0), "got 0"),
+        (lambda: VoxelOpt(solves=(1, 0)), r"got \(1, 0\)"),
         (lambda: collate([]), "got none"),
         (lambda: collate([(torch.zeros(1, 2),), (torch.zeros(1, 3),)]), "share their features"),
         (
