@@ -19,9 +19,8 @@ DEMO := demo
 
 demo: .venv/installed
 	$(BIN)/cohort synth $(DEMO)/nifti
-	$(BIN)/cohort ingest $(DEMO)/nifti $(DEMO)/cohort.zarr
-	$(BIN)/cohort register $(DEMO)/cohort.zarr $(DEMO)/run --workers 2
-	$(BIN)/cohort report $(DEMO)/run
+	PATH="$(CURDIR)/$(BIN):$$PATH" WORKERS=2 workflows/all_pairs.sh $(DEMO)/nifti $(DEMO) \
+		--grid 64x72x64@2.5mm
 
 test: lint
 	$(BIN)/pytest -n 2 --dist worksteal
