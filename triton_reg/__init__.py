@@ -3,6 +3,7 @@
 from triton_reg.displacement import Displacement
 from triton_reg.features.intensity import Intensity
 from triton_reg.features.mind import MindSSC
+from triton_reg.features.unet import SegmentationUNet
 from triton_reg.method import (
     FeatureExtractor,
     Features,
@@ -24,6 +25,7 @@ __all__ = [
     "Method",
     "MindSSC",
     "Result",
+    "SegmentationUNet",
     "VoxelOpt",
     "collate",
     "register_pair",
