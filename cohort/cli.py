@@ -7,7 +7,7 @@ elsewhere, 4 storage, 5 workers or scheduler lost.
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -18,11 +18,14 @@ from cohort.data.ingest import IngestEvent, IngestSettings, ingest
 from cohort.data.store import CohortStore
 from cohort.data.synth import SynthSettings, synthesise_population
 from cohort.engine.events import pairs_per_hour
-from cohort.engine.plan import PlanSettings, RunSpec, open_run
+from cohort.engine.plan import PlanSettings, open_run
 from cohort.engine.results import read_rows, summarise
 from cohort.engine.run import RunReport, run
-from cohort.errors import CohortError, UsageError
+from cohort.engine.spec import RunSpec
+from cohort.errors import CohortError, StorageError, UsageError
 from cohort.report.page import is_current, write_report
+
+_INTERRUPTED = 130  # what typer makes of Ctrl-C
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -49,7 +52,7 @@ Config = Annotated[Path | None, typer.Option(help="YAML file with settings of th
 Assignments = Annotated[
     list[str] | None, typer.Option("--set", help="KEY=VALUE, a setting of the method; repeatable.")
 ]
-Seed = Annotated[int | None, typer.Option(help="Seed of random pairs. [default: 0]")]
+Seed = Annotated[int | None, typer.Option(min=0, help="Seed of random pairs. [default: 0]")]
 TileSize = Annotated[
     int | None, typer.Option(min=1, help="Side of a tile in subjects. [default: from the pairs]")
 ]
@@ -60,7 +63,7 @@ def synth(
     folder: Annotated[Path, typer.Argument(help="Where the NIfTI files go.")],
     subjects: Annotated[int, typer.Option(min=2, help="How many.")] = SynthSettings.subjects,
     grid: Annotated[str, typer.Option(help="SHAPE@SPACING.")] = "64x72x64@2.5mm",
-    seed: Annotated[int, typer.Option(help="Another seed, another population.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed, another population.")] = 0,
     json: Json = False,
 ) -> None:
     """Make a population of NIfTI files whose true displacements are known."""
@@ -131,20 +134,22 @@ def ingest_command(
 def info(store: Store, json: Json = False) -> None:
     """Say what a store holds."""
     opened = CohortStore.open(store)
+    inventory, quarantined = opened.inventory(), opened.quarantined
     facts = {
-        "subjects": len(opened.subject_ids),
-        "quarantined": len(opened.quarantined),
-        "labels": opened.has_labels,
-        "truth": opened.has_truth,
+        "subjects": len(inventory.subject_digests),
+        "quarantined": len(quarantined),
+        "labels": inventory.has_labels,
+        "truth": inventory.has_truth,
         "shape": opened.grid.shape,
         "spacing_mm": opened.grid.spacing_mm,
-        "digest": opened.digest,
+        "digest": inventory.digest,
     }
     if json:
-        terminal.say_json({**facts, "subject_ids": opened.subject_ids})
+        subject_ids = tuple(inventory.subject_digests)
+        terminal.say_json({**facts, "subject_ids": subject_ids, "quarantine": quarantined})
     else:
         terminal.say_table(str(store), facts)
-    terminal.say_quarantine(opened.quarantined)
+        terminal.say_quarantine(quarantined)
 
 
 @app.command(epilog="Example: cohort plan cohort.zarr run --pairs random:100")
@@ -229,7 +234,7 @@ def report(
 ) -> None:
     """Write the report of a run, one page that opens without a network, and print its numbers."""
     page = run_dir / "report" / "index.html"
-    if not is_current(run_dir):
+    if not is_current(run_dir, store):
         with terminal.progress_bar("reporting", quiet=json) as update:
             page = write_report(run_dir, store, progress=lambda done, all_: update(done, all_, 0))
     summary, rate = summarise(read_rows(run_dir)), pairs_per_hour(run_dir)
@@ -262,10 +267,17 @@ def main() -> None:
     try:
         app()
     except CohortError as error:
-        if "--json" in sys.argv:
-            terminal.say_json({"error": {"code": error.code, "message": error.message}})
-        terminal.complain(str(error))
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        terminal.complain("stopped; the same command goes on from here")
-        sys.exit(130)
+        _fail(error)
+    except OSError as error:
+        _fail(StorageError("E_STORAGE", f"{error}. Nothing committed is lost; run again"))
+    except SystemExit as stop:
+        if stop.code == _INTERRUPTED:
+            terminal.complain("stopped; the same command goes on from here")
+        raise
+
+
+def _fail(error: CohortError) -> NoReturn:
+    if "--json" in sys.argv:
+        terminal.say_json({"error": {"code": error.code, "message": error.message}})
+    terminal.complain(str(error))
+    sys.exit(error.exit_code)

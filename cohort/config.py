@@ -2,10 +2,17 @@
 
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+)
 
 from cohort.errors import UsageError
 from triton_reg import Intensity, LevelSettings, Method, MindSSC, VoxelOpt
@@ -13,16 +20,31 @@ from triton_reg import Intensity, LevelSettings, Method, MindSSC, VoxelOpt
 _PRESETS = {"default": VoxelOpt, "parity": VoxelOpt.parity, "paper": VoxelOpt.paper}
 
 
+def _listed(value: Any) -> Any:
+    return value if isinstance(value, (list, tuple)) else [value]
+
+
+def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:
+    if not bounds[0] < bounds[1]:
+        raise ValueError("the first must be below the second")
+    return bounds
+
+
+_Positive = Annotated[float, Field(gt=0)]
+_AtLeastOne = Annotated[int, Field(ge=1)]
+
+
 class VoxelOptSettings(BaseModel):
     """Settings of ``--method voxelopt``; what is not given is the preset's."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # a run keeps them as JSON, which knows no infinity
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     preset: Literal["default", "parity", "paper"] = Field(
         default="default", description="where the other settings start from"
     )
     features: Literal["mind", "intensity"] = Field(default="mind", description="what is compared")
-    window: tuple[float, float] | None = Field(
+    window: Annotated[tuple[float, float], AfterValidator(_ascending)] | None = Field(
         default=None, description="intensity window: percentiles such as 1,99 or source units"
     )
     mind_radius: int = Field(default=1, ge=0, description="half width of MIND's patches in voxels")
@@ -31,8 +53,10 @@ class VoxelOptSettings(BaseModel):
         default=None, description="2 matches on the halved grid"
     )
     levels: int | None = Field(default=None, ge=1, le=8, description="pyramid levels at most")
-    solves: tuple[int, ...] | None = Field(
-        default=None, description="solves at each level, finest first; the last one repeats"
+    solves: Annotated[tuple[_AtLeastOne, ...], BeforeValidator(_listed)] | None = Field(
+        default=None,
+        min_length=1,
+        description="solves at each level, finest first; the last one repeats",
     )
     squarings: int | None = Field(
         default=None, ge=0, le=12, description="steps of scaling and squaring"
@@ -41,7 +65,7 @@ class VoxelOptSettings(BaseModel):
     smoothing: Literal["adaptive", "adaptive-paper", "isotropic", "released"] | None = Field(
         default=None, description="how the cost volume and the displacement are smoothed"
     )
-    sigma_range: tuple[float, float] | None = Field(
+    sigma_range: Annotated[tuple[_Positive, _Positive], AfterValidator(_ascending)] | None = Field(
         default=None, description="narrowest and widest adaptive filter in voxels"
     )
     alpha: float | None = Field(
@@ -53,7 +77,7 @@ class VoxelOptSettings(BaseModel):
     entropy_radius: Literal[1, 2, 3] | None = Field(
         default=None, description="search radius whose entropy is taken"
     )
-    couplings: tuple[float, ...] | None = Field(
+    couplings: Annotated[tuple[_Positive, ...], BeforeValidator(_listed)] | None = Field(
         default=None, description="weights of the coupled argmins, one an iteration"
     )
 
@@ -109,19 +133,25 @@ def method_config(name: str, file: Path | None, assignments: list[str]) -> Metho
     try:
         return MethodConfig.model_validate({"name": name, "settings": settings})
     except ValidationError as error:
-        wrong = "; ".join(
-            f"{'.'.join(str(part) for part in one['loc'][1:])}: {one['msg']}, got {one['input']!r}"
-            for one in error.errors()
-        )
+        wrong = "; ".join(_fault(dict(one)) for one in error.errors())
         known = ", ".join(_METHODS[name].model_fields)
         message = f"{wrong}. Settings of {name}: {known}"
         raise UsageError("E_SETTING", message) from None
 
 
+def _fault(error: dict[str, Any]) -> str:
+    """One of pydantic's errors, whose place starts with ``settings``, in our words."""
+    setting = ".".join(str(part) for part in error["loc"][1:])
+    if error["type"] == "extra_forbidden":
+        return f"unknown setting {setting!r}"
+    needed = error["msg"].removeprefix("Value error, ")
+    return f"{setting}: {needed}, got {error['input']!r}"
+
+
 def _read_yaml(file: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(file.read_text()) or {}
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UsageError("E_CONFIG", f"{file} cannot be read as YAML: {error}") from None
     if not isinstance(content, dict):
         found = type(content).__name__

@@ -20,16 +20,17 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
 from rich.text import Text
 
 from cohort.data.ingest import IngestReport
-from cohort.engine.plan import RunSpec
 from cohort.engine.results import Summary
 from cohort.engine.run import RunReport
+from cohort.engine.spec import RunSpec
 
-_console = Console(soft_wrap=True)
-_errors = Console(stderr=True)  # progress too, so that stdout holds the result alone
+# paths and digests stay whole: nothing is wrapped, and no :x: in a name becomes a picture
+_console = Console(soft_wrap=True, emoji=False, highlight=False)
+# progress too, so that stdout holds the result alone
+_errors = Console(stderr=True, soft_wrap=True, emoji=False, highlight=False)
 
 
 class _RateColumn(ProgressColumn):
@@ -54,48 +55,49 @@ def progress_bar(what: str, *, quiet: bool) -> Iterator[Callable[[int, int, int]
         TimeRemainingColumn(),
         TextColumn("[red]{task.fields[failures]}"),
     )
-    with Progress(*columns, console=_errors, disable=quiet, speed_estimate_period=600) as bar:
-        task = bar.add_task(what, total=None, failures="")
+    bar = Progress(*columns, console=_errors, disable=quiet, speed_estimate_period=600)
+    task = bar.add_task(what, total=None, failures="")
 
-        def update(done: int, total: int, failed: int) -> None:
-            failures = f"{failed} failed" if failed else ""
-            bar.update(task, completed=done, total=total, failures=failures)
+    def update(done: int, total: int, failed: int) -> None:
+        bar.start()
+        failures = f"{failed} failed" if failed else ""
+        bar.update(task, completed=done, total=total, failures=failures)
 
+    try:
         yield update
+    finally:
+        if bar.live.is_started:  # a command that is refused shows no bar
+            bar.stop()
 
 
 def say(message: str) -> None:
     """One line for people."""
-    _console.print(message, highlight=False)
+    _console.print(escape(message))
 
 
 def say_json(document: dict[str, Any]) -> None:
     """One JSON object on stdout, for machines."""
-    _console.print(json.dumps(document, default=str), highlight=False, markup=False)
+    _console.print(json.dumps(document, default=str), markup=False)
 
 
 def complain(message: str) -> None:
     """One error for people, on stderr."""
-    _errors.print(f"[bold red]error[/] {escape(message)}", highlight=False)
+    _errors.print(f"[bold red]error[/] {escape(message)}")
 
 
 def say_table(title: str, rows: Mapping[str, object]) -> None:
     """Two columns: a name and a value."""
-    table = Table(show_header=False, box=None, padding=(0, 2))
+    _console.print(f"[bold]{escape(title)}[/]")
+    width = max(map(len, rows))
     for name, value in rows.items():
-        table.add_row(name, escape(str(value)))
-    _console.print(f"[bold]{escape(title)}[/]", highlight=False)
-    _console.print(table)
+        say(f"  {name:{width}}  {value}")
 
 
 def say_quarantine(quarantined: Mapping[str, Mapping[str, str]]) -> None:
     """The refused subjects with a code and a sentence each; nothing if there are none."""
-    if not quarantined:
-        return
-    table = Table("quarantined", "code", "what was found", box=None, padding=(0, 2))
-    for name, entry in quarantined.items():
-        table.add_row(escape(name), entry["code"], escape(entry["message"]))
-    _console.print(table)
+    if quarantined:
+        faults = {name: f"{one['code']}: {one['message']}" for name, one in quarantined.items()}
+        say_table("in quarantine", faults)
 
 
 def say_ingest(store: Path, report: IngestReport) -> None:
@@ -142,7 +144,7 @@ def say_run(run_dir: Path, report: RunReport, summary: Summary) -> None:
     """What registering did, now and in all."""
     rows: dict[str, object] = {}
     if report.pairs_per_hour:
-        rows["registered now"] = f"{report.pairs} pairs in {report.elapsed_s:.0f} s"
+        rows["registered now"] = f"{report.pairs:,} pairs in {report.elapsed_s:.0f} s"
         rows["throughput"] = f"{report.pairs_per_hour:,.0f} pairs per hour"
     else:
         rows["registered now"] = "nothing, all pairs were done"
@@ -180,7 +182,7 @@ def _summary_rows(summary: Summary) -> dict[str, object]:
         ("endpoint error", summary.epe_before_mm, summary.epe_mm, " mm"),
     ):
         if before is not None and after is not None:
-            rows[name] = f"{before:.3f} before, {after:.3f} after{unit}"
+            rows[name] = f"{before:.3f}{unit} before, {after:.3f}{unit} after"
     if summary.folding is not None and summary.sdlogj is not None:
         rows["folding"] = f"{100 * summary.folding:.4f} % of voxels"
         rows["sd ln det J"] = f"{summary.sdlogj:.3f}"

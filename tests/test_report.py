@@ -10,9 +10,9 @@ import pytest
 from cohort.config import MethodConfig
 from cohort.data.geometry import Grid
 from cohort.data.store import CohortStore, Subject
-from cohort.engine.plan import RunSpec
 from cohort.engine.regenerate import PairImages
 from cohort.engine.results import SCHEMA, commit_part
+from cohort.engine.spec import RunSpec
 from cohort.errors import UsageError
 from cohort.report import content, figures, tables
 from cohort.report.page import Cohort, Picture, is_current, render_page, write_report

@@ -16,6 +16,7 @@ from cohort.data.align import Align, anchor_mm
 from cohort.data.entries import Rejected, SourceEntry, SourceListing
 from cohort.data.geometry import Grid, parse_grid
 from cohort.data.ingest_subject import Job, Outcome, Status, ingest_subject
+from cohort.data.interrupts import ctrl_c_held
 from cohort.data.nifti_header import Orientation
 from cohort.data.sources import find_subjects
 from cohort.data.store import CohortStore
@@ -205,13 +206,15 @@ def _refuse_other_spelling(
 
 
 def _run(jobs: Sequence[Job], workers: int) -> Iterator[Outcome]:
-    if workers <= 1:
+    if workers <= 1 or len(jobs) <= 1:
         yield from map(ingest_subject, jobs)
         return
     # spawn: a forked child would inherit the locks of zarr's thread
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+    pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("spawn"))
     try:
-        for future in as_completed([pool.submit(ingest_subject, job) for job in jobs]):
+        with ctrl_c_held():
+            futures = [pool.submit(ingest_subject, job) for job in jobs]
+        for future in as_completed(futures):
             yield future.result()
     except BrokenProcessPool as error:
         raise SchedulerError(

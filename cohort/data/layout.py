@@ -107,6 +107,15 @@ def read_root(path: Path) -> tuple[Grid, dict[str, Any]]:
         ) from error
 
 
+def read_record(path: Path) -> dict[str, Any]:
+    """The document of a ``commit.json``; ValueError or KeyError if it is none."""
+    document = json.loads(path.read_bytes())
+    names = document["arrays"].keys()
+    if document["schema"] != SCHEMA or not {"image"} <= names <= ARRAYS.keys():
+        raise ValueError(f"it has schema {document['schema']} and arrays {sorted(names)}")
+    return document
+
+
 def subject_document(grid: Grid) -> dict[str, Any]:
     """``zarr.json`` of one subject: OME-Zarr 0.5 for viewers, which knows no full affine."""
     transformations = [
@@ -144,6 +153,31 @@ def describe(values: np.ndarray) -> dict[str, Any]:
 def digest_of(document: Any) -> str:
     """sha256 of a JSON document, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """What the records of a store say together.
+
+    digest: sha256 over the grid and every subject's name and content. has_labels, has_truth:
+    whether any subject has labels, or a known displacement to the template.
+    """
+
+    subject_digests: dict[str, str]
+    digest: str
+    has_labels: bool
+    has_truth: bool
+
+    @classmethod
+    def of(cls, grid: Grid, arrays: Mapping[str, Mapping[str, Any]]) -> "Inventory":
+        """From what the records say of each subject's arrays, by sorted subject id."""
+        digests = {subject_id: digest_of(described) for subject_id, described in arrays.items()}
+        return cls(
+            digests,
+            digest_of({"grid": grid.to_json(), "subjects": list(digests.items())}),
+            any("labels" in described for described in arrays.values()),
+            any("to_template" in described for described in arrays.values()),
+        )
 
 
 def _refuse_other_content(path: Path) -> None:

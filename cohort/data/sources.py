@@ -7,8 +7,8 @@ from pathlib import Path
 
 from cohort.data.bids import is_bids, scan_bids
 from cohort.data.entries import NIFTI_SUFFIXES, Rejected, SourceEntry, SourceListing, nifti_stem
+from cohort.data.source_table import SUFFIXES, read_table
 from cohort.data.subject_ids import id_fault
-from cohort.data.tables import SUFFIXES, read_table
 from cohort.errors import UsageError
 
 _EXPECTED = (
@@ -31,7 +31,7 @@ def find_subjects(source: Path) -> SourceListing:
     elif source.is_dir() and is_bids(source):
         root, found = source, scan_bids(source)
     else:
-        state = "is neither" if source.exists() else "does not exist"
+        state = "is no source of subjects" if source.exists() else "does not exist"
         raise UsageError("E_SOURCE", f"{source} {state}: {_EXPECTED}")
     if not found:
         raise UsageError("E_SOURCE", f"{source} holds no images: {_EXPECTED}")

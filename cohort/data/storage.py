@@ -7,7 +7,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ def storage_error(path: Path, error: OSError) -> StorageError:
 
 
 @contextmanager
-def subject_faults(subject_id: str, name: str, path: Path) -> Iterator[None]:
+def subject_faults(subject_id: str, what: str, path: Path) -> Iterator[None]:
     """Whatever fails in reading a subject is a broken file system or a broken subject."""
     try:
         yield
@@ -52,7 +52,8 @@ def subject_faults(subject_id: str, name: str, path: Path) -> Iterator[None]:
         if isinstance(error, OSError) and is_storage_fault(error):
             raise storage_error(path, error) from error
         raise SubjectError(
-            "E_CORRUPT", f"subject {subject_id}: array {name} in {path} is damaged: {error}"
+            "E_CORRUPT",
+            f"subject {subject_id}: {what} in {path} is damaged: {error}; ingest it again",
         ) from error
 
 
@@ -67,18 +68,41 @@ def _free_space(path: Path) -> str:
 
 def write_atomic(path: Path, content: bytes) -> None:
     """Write a file that other processes see whole or not at all, also after a power cut."""
+    with _written_beside(path, content) as temporary:
+        temporary.replace(path)
+
+
+def write_once(path: Path, content: bytes) -> bool:
+    """Like `write_atomic`, but a file that is there stays: the first complete writer wins.
+
+    Returns:
+        Whether ``content`` is what is there now.
+    """
+    with _written_beside(path, content) as temporary:
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            # a network file system may say so of a link of its own whose answer was lost
+            return temporary.stat().st_nlink == 2
+    return True
+
+
+@contextmanager
+def _written_beside(path: Path, content: bytes) -> Iterator[Path]:
+    """A complete temporary file in the folder of ``path``, to be given its name."""
     temporary = path.parent / f"{TEMPORARY}{uuid.uuid4().hex}"
     try:
         with temporary.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        yield temporary
         sync_folder(path.parent)
     except OSError as error:
         raise storage_error(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # what went wrong before is the news
+            temporary.unlink(missing_ok=True)
 
 
 def to_json(document: Any) -> bytes:
@@ -107,7 +131,12 @@ def sync_tree(folder: Path) -> None:
 def sweep(folder: Path) -> None:
     """Remove what writers that died more than an hour ago left in ``folder``."""
     oldest = time.time() - _ABANDONED_AFTER_S
-    for entry in os.scandir(folder):
+    try:
+        folder.mkdir(exist_ok=True)  # copying tools may have left out an empty one
+        entries = list(os.scandir(folder))
+    except OSError as error:
+        raise storage_error(folder, error) from error
+    for entry in entries:
         if not entry.name.startswith((TEMPORARY, REPLACED)):
             continue
         try:

@@ -4,7 +4,6 @@ Every array is one shard of slabs (`cohort.data.layout`). Each slab and the shar
 crc32c; the record's sha256 of the decoded values also finds chunks that are gone or changed places.
 """
 
-import json
 import os
 import uuid
 from contextlib import suppress
@@ -22,9 +21,11 @@ from cohort.data.layout import (
     ARRAYS,
     SCHEMA,
     ArraySpec,
+    Inventory,
     checked_arrays,
     describe,
     digest_of,
+    read_record,
     read_root,
     subject_document,
     write_root,
@@ -105,23 +106,27 @@ class CohortStore:
     @property
     def digest(self) -> str:
         """sha256 over the grid and every subject's name and content."""
-        subjects = [(name, self.subject_digest(name)) for name in self.subject_ids]
-        return digest_of({"grid": self.grid.to_json(), "subjects": subjects})
+        return self.inventory().digest
 
     @property
     def has_labels(self) -> bool:
         """Whether any subject has labels."""
-        return any("labels" in self.record(name)["arrays"] for name in self.subject_ids)
+        return self.inventory().has_labels
 
     @property
     def has_truth(self) -> bool:
         """Whether any subject has a known displacement to the template."""
-        return any("to_template" in self.record(name)["arrays"] for name in self.subject_ids)
+        return self.inventory().has_truth
 
     @property
     def quarantined(self) -> dict[str, dict[str, Any]]:
         """Refused subjects: ``{"code", "message", "source", "time"}`` each."""
         return quarantine.read_entries(self._quarantine)
+
+    def inventory(self) -> Inventory:
+        """What all records say together; reads each of them once."""
+        arrays = {name: self.record(name)["arrays"] for name in self.subject_ids}
+        return Inventory.of(self.grid, arrays)
 
     def subject_digest(self, subject_id: str) -> str:
         """sha256 of a subject's decoded content, from its record; arrays are not read."""
@@ -134,12 +139,8 @@ class CohortStore:
             if not self._subjects.is_dir():
                 raise StorageError("E_STORAGE", f"{self.path} is gone; is it still mounted?")
             raise SubjectError("E_UNKNOWN_SUBJECT", f"{self.path} has no subject {subject_id!r}")
-        with subject_faults(subject_id, _COMMIT, path):
-            document = json.loads(path.read_bytes())
-            names = document["arrays"].keys()
-            if document["schema"] != SCHEMA or not {"image"} <= names <= ARRAYS.keys():
-                raise ValueError(f"it has schema {document['schema']} and arrays {sorted(names)}")
-            return document
+        with subject_faults(subject_id, "record", path):
+            return read_record(path)
 
     def read(self, subject_id: str) -> Subject:
         """Read all arrays of a subject and check them against its record."""
@@ -147,7 +148,7 @@ class CohortStore:
         fields = {}
         for name, expected in arrays.items():
             path = self._folder(subject_id) / name
-            with subject_faults(subject_id, name, path):
+            with subject_faults(subject_id, f"array {name}", path):
                 fields[ARRAYS[name].field] = _read_array(path, ARRAYS[name], expected, self.grid)
         return Subject(subject_id, **fields)
 

@@ -23,7 +23,7 @@ import numpy as np
 from cohort.data.geometry import Grid
 from cohort.data.nifti import write_nifti
 from cohort.data.phantom import FIELD_OF_VIEW_MM, LABELS, sample_head
-from cohort.data.storage import to_json, write_atomic
+from cohort.data.storage import storage_error, to_json, write_atomic
 from cohort.data.velocity import SmoothVelocity
 from cohort.errors import UsageError
 
@@ -178,8 +178,11 @@ def _claim(folder: Path, settings: SynthSettings) -> None:
             "E_SYNTH_FOLDER",
             f"{folder} exists and holds no population.json: need a new or an empty folder",
         )
-    for name in ("images", "labels", "truth"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
+    try:
+        for name in ("images", "labels", "truth"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(folder, error) from error
     names = {str(label): name for name, label in LABELS.items()}
     write_atomic(folder / "structures.json", to_json(names))
     document = {

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from distributed import (
     get_worker,
 )
 
+from cohort.data.interrupts import ctrl_c_held
 from cohort.engine.plan import Tile
 from cohort.engine.tile import TileReport, run_tile
 from cohort.engine.workbench import Workbench
@@ -65,24 +67,31 @@ def run_on_workers(
     small: the rows are on disk.
 
     Raises:
-        SchedulerError: ``E_WORKER`` if the worker died three times over one tile.
+        SchedulerError: ``E_WORKER`` if the workers do not start, or died three times over one tile.
         CohortError: what a tile raised.
     """
-    with dask.config.set(_CONFIG), _cluster(workers) as cluster, Client(cluster) as client:
+    with dask.config.set(_CONFIG), ExitStack() as stack:
+        with ctrl_c_held():
+            client = stack.enter_context(Client(stack.enter_context(_cluster(workers))))
         client.register_plugin(WorkbenchPlugin(run_dir, store_path, workers), name=_PLUGIN)
         yield from _in_flight(client, iter(tiles), _TILES_IN_FLIGHT * workers)
 
 
 def _cluster(workers: int) -> LocalCluster:
     """One process of one thread a worker; nothing listens but on the loopback address."""
-    return LocalCluster(
-        n_workers=workers,
-        threads_per_worker=1,
-        processes=True,
-        host="127.0.0.1",
-        dashboard_address=None,  # pyright: ignore[reportArgumentType]  (None means none)
-        silence_logs=logging.CRITICAL,
-    )
+    try:
+        return LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            host="127.0.0.1",
+            memory_limit=None,  # Dask would pause a worker for ever whose cache it cannot empty
+            dashboard_address=None,  # pyright: ignore[reportArgumentType]  (None means none)
+            silence_logs=logging.CRITICAL,
+        )
+    except (RuntimeError, OSError) as error:
+        message = f"{workers} worker processes cannot be started: {error.__cause__ or error}"
+        raise SchedulerError("E_WORKER", f"{message}; need fewer, or 0 for none") from error
 
 
 def _in_flight(client: Client, tiles: Iterator[Tile], window: int) -> Iterator[TileReport]:
@@ -102,7 +111,8 @@ def _in_flight(client: Client, tiles: Iterator[Tile], window: int) -> Iterator[T
         tile, attempt = work.pop(future)
         if isinstance(future.exception(), KilledWorker):
             if attempt == _ATTEMPTS:
-                message = f"the worker died {attempt} times over tile {tile.tile_id}: {tile.pairs}"
+                subjects = ", ".join(tile.subject_ids)
+                message = f"workers died {attempt} times over tile {tile.tile_id}, with {subjects}"
                 raise SchedulerError("E_WORKER", f"{message}; the same command goes on from here")
             completed.add(submit(tile, attempt + 1))
             continue

@@ -1,20 +1,31 @@
 """``events.jsonl``: what happened to a run, one JSON object a line, appended by its driver."""
 
 import json
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from cohort.data.storage import storage_error
 
 
 def log_event(run_dir: Path, event: str, **facts: object) -> None:
     """Append one event with the time of day."""
     line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **facts}
-    with (run_dir / "events.jsonl").open("a") as file:
-        file.write(json.dumps(line) + "\n")
+    path = run_dir / "events.jsonl"
+    try:
+        with path.open("ab+") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                if file.read() != b"\n":  # a driver died within its last line
+                    file.write(b"\n")
+            file.write(json.dumps(line).encode() + b"\n")
+    except OSError as error:
+        raise storage_error(path, error) from error
 
 
 def read_events(run_dir: Path) -> list[dict[str, Any]]:
-    """All events in order; a last line that a dying driver left unfinished is passed over."""
+    """All events in order; a line that a dying driver left unfinished is passed over."""
     path = run_dir / "events.jsonl"
     events = []
     for line in path.read_text().splitlines() if path.is_file() else []:
@@ -26,8 +37,8 @@ def read_events(run_dir: Path) -> list[dict[str, Any]]:
 
 
 def pairs_per_hour(run_dir: Path) -> float | None:
-    """Throughput of the run: pairs over the hours in which a driver worked on it, from its start
-    of the workers to its last tile; None before the first tile is done."""
+    """Throughput of the run: its pairs over the hours in which a driver worked on it, each time
+    from its start to its last tile; None before the first tile is done."""
     pairs, seconds, since = 0, 0.0, None
     for event in read_events(run_dir):
         time = datetime.fromisoformat(event["time"])

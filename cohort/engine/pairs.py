@@ -26,7 +26,7 @@ def select_pairs(design: str, subject_ids: tuple[str, ...], seed: int) -> np.nda
     Raises:
         UsageError: ``E_PAIRS`` if the design is unknown, empty or names an unknown subject.
     """
-    count = len(subject_ids)
+    count, indices = len(subject_ids), {name: index for index, name in enumerate(subject_ids)}
     if count < 2:
         raise UsageError("E_PAIRS", f"pairs need at least 2 subjects, the store has {count}")
     kind, separator, argument = design.partition(":")
@@ -35,25 +35,25 @@ def select_pairs(design: str, subject_ids: tuple[str, ...], seed: int) -> np.nda
         forward = np.stack([first, second], axis=1)
         pairs = forward if design == "unordered" else np.concatenate([forward, forward[:, ::-1]])
     elif separator and kind in ("atlas", "to"):
-        one = _index_of(argument, subject_ids, design)
+        one = _index_of(argument, indices, design)
         others = np.delete(np.arange(count), one)
         columns = (others, np.full_like(others, one))
         pairs = np.stack(columns if kind == "atlas" else columns[::-1], axis=1)
     elif separator and kind == "random":
         pairs = _random_pairs(argument, count, seed)
     elif design.endswith(".csv"):
-        pairs = _read_pairs(Path(design), subject_ids)
+        pairs = _read_pairs(Path(design), indices)
     else:
         raise UsageError("E_PAIRS", f"unknown pairs {design!r}; possible: {DESIGNS}")
     return pairs.astype(np.int32)
 
 
-def _index_of(subject_id: str, subject_ids: tuple[str, ...], where: str) -> int:
-    if subject_id not in subject_ids:
-        known = ", ".join(subject_ids[:5]) + (", ..." if len(subject_ids) > 5 else "")
+def _index_of(subject_id: str, indices: dict[str, int], where: str) -> int:
+    if subject_id not in indices:
+        known = ", ".join(list(indices)[:5]) + (", ..." if len(indices) > 5 else "")
         message = f"{where}: no subject {subject_id!r} in the store, which holds {known}"
         raise UsageError("E_PAIRS", message)
-    return subject_ids.index(subject_id)
+    return indices[subject_id]
 
 
 def _random_pairs(argument: str, count: int, seed: int) -> np.ndarray:
@@ -68,20 +68,23 @@ def _random_pairs(argument: str, count: int, seed: int) -> np.ndarray:
     return np.stack([fixed, moving + (moving >= fixed)], axis=1)  # leave out the diagonal
 
 
-def _read_pairs(path: Path, subject_ids: tuple[str, ...]) -> np.ndarray:
+def _read_pairs(path: Path, indices: dict[str, int]) -> np.ndarray:
     try:
-        with path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, strict=True)
+            columns = reader.fieldnames or ()
+            rows = [(reader.line_num, row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UsageError("E_PAIRS", f"{path} cannot be read as CSV: {error}") from None
-    if not rows or not {"fixed", "moving"} <= rows[0].keys():
-        found = ", ".join(rows[0]) if rows else "no rows"
-        raise UsageError("E_PAIRS", f"{path} needs the columns fixed,moving; found {found}")
+    if not rows or not {"fixed", "moving"} <= set(columns):
+        found = f"{', '.join(columns) or 'no columns'} and {len(rows)} rows"
+        raise UsageError(
+            "E_PAIRS", f"{path} needs the columns fixed,moving and a pair a row; found {found}"
+        )
     pairs: dict[tuple[int, int], None] = {}
-    for line, row in enumerate(rows, start=2):
+    for line, row in rows:
         where = f"{path} line {line}"
-        fixed = _index_of(row["fixed"], subject_ids, where)
-        moving = _index_of(row["moving"], subject_ids, where)
+        fixed, moving = (_index_of(row[role] or "", indices, where) for role in ("fixed", "moving"))
         if fixed == moving or (fixed, moving) in pairs:
             fault = "a subject with itself" if fixed == moving else "a pair for the second time"
             raise UsageError("E_PAIRS", f"{where} has {fault}: {row['fixed']}, {row['moving']}")

@@ -3,24 +3,22 @@
 import hashlib
 import json
 import math
-import os
 import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cohort.config import MethodConfig
+from cohort.data.storage import storage_error, write_atomic, write_once
 from cohort.data.store import CohortStore
 from cohort.engine.pairs import select_pairs
+from cohort.engine.spec import SCHEMA, RunSpec, differences
 from cohort.errors import StorageError, UsageError
 
-_SCHEMA = 1
 _PAIRS_FILE = "pairs.csv"
 
 
@@ -59,62 +57,20 @@ class Tile:
         return tuple(dict.fromkeys(subject for pair in self.pairs for subject in pair))
 
 
-class RunSpec(BaseModel):
-    """``run.json``: the immutable facts of a run."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    run_schema: Literal[1] = _SCHEMA
-    plan_digest: str
-    created_at: str
-    store: str
-    store_digest: str
-    grid: dict[str, Any]
-    subject_ids: tuple[str, ...]
-    subject_digests: tuple[str, ...]
-    has_labels: bool
-    has_truth: bool
-    pairs: str
-    pairs_digest: str
-    seed: int
-    n_pairs: int
-    n_tiles: int
-    tile_size: int
-    method: MethodConfig
-    fingerprint: str
-    device: Literal["cpu"] = "cpu"
-    versions: dict[str, str]
-
-    @classmethod
-    def load(cls, run_dir: Path) -> "RunSpec":
-        """Read a run's facts.
-
-        Raises:
-            UsageError: ``E_RUN`` if there is no run.
-            StorageError: ``E_RUN`` if ``run.json`` is damaged or of another version.
-        """
-        path = run_dir / "run.json"
-        if not path.is_file():
-            raise UsageError("E_RUN", f"{run_dir} is no run: it has no run.json")
-        try:
-            return cls.model_validate_json(path.read_bytes())
-        except ValidationError as error:
-            first = error.errors()[0]
-            what = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
-            raise StorageError(
-                "E_RUN", f"{path} is damaged or of another version: {what}"
-            ) from None
-
-
 def make_plan(store: CohortStore, settings: PlanSettings) -> tuple[RunSpec, np.ndarray]:
-    """Plan a run on a store; returns its facts and its pairs ``[P, 2]`` of subject indices."""
-    subject_ids, method = store.subject_ids, settings.method or MethodConfig()
+    """Plan a run on a store; returns its facts and its pairs ``[P, 2]`` of subject indices.
+
+    Raises:
+        UsageError: ``E_PAIRS`` as :func:`cohort.engine.pairs.select_pairs` does.
+    """
+    inventory, method = store.inventory(), settings.method or MethodConfig()
+    subject_ids = tuple(inventory.subject_digests)
     design, seed = settings.pairs or "all", settings.seed or 0
     pairs = select_pairs(design, subject_ids, seed)
     tile_size = settings.tile_size or _tile_size(len(pairs))
     facts = {
-        "store_digest": store.digest,
-        "subject_digests": [store.subject_digest(subject_id) for subject_id in subject_ids],
+        "store_digest": inventory.digest,
+        "subject_digests": list(inventory.subject_digests.values()),
         "pairs": "csv" if design.endswith(".csv") else design,
         "pairs_digest": hashlib.sha256(pairs.tobytes()).hexdigest(),
         "seed": seed,
@@ -122,7 +78,7 @@ def make_plan(store: CohortStore, settings: PlanSettings) -> tuple[RunSpec, np.n
         "method": method.model_dump(mode="json", exclude_none=True),
         "fingerprint": method.build().fingerprint,
     }
-    canonical = json.dumps({"run_schema": _SCHEMA, **facts}, sort_keys=True)
+    canonical = json.dumps({"run_schema": SCHEMA, **facts}, sort_keys=True)
     spec = RunSpec.model_validate({
         **facts,
         "plan_digest": hashlib.sha256(canonical.encode()).hexdigest(),
@@ -130,8 +86,8 @@ def make_plan(store: CohortStore, settings: PlanSettings) -> tuple[RunSpec, np.n
         "store": str(store.path.resolve()),
         "grid": store.grid.to_json(),
         "subject_ids": subject_ids,
-        "has_labels": store.has_labels,
-        "has_truth": store.has_truth,
+        "has_labels": inventory.has_labels,
+        "has_truth": inventory.has_truth,
         "n_pairs": len(pairs),
         "n_tiles": len(set(_blocks(pairs, tile_size))),
         "versions": _versions(),
@@ -143,12 +99,14 @@ def open_run(run_dir: Path, store: CohortStore, settings: PlanSettings) -> RunSp
     """Begin a run, or go on with one that was planned on the same store with these settings.
 
     Raises:
-        UsageError: ``E_PLAN_MISMATCH`` if the run there was planned otherwise.
+        UsageError: ``E_PLAN_MISMATCH`` if the run there was planned otherwise, ``E_RUN`` if there
+            is something else.
+        StorageError: if the plan cannot be written or read.
     """
     if not (run_dir / "run.json").exists():
         spec, pairs = make_plan(store, settings)
-        _write_plan(run_dir, spec, pairs)
-        return spec
+        if _write_plan(run_dir, spec, pairs):
+            return spec
     existing = RunSpec.load(run_dir)
     own = PlanSettings(
         settings.method or existing.method,
@@ -158,13 +116,8 @@ def open_run(run_dir: Path, store: CohortStore, settings: PlanSettings) -> RunSp
     )
     asked, _ = make_plan(store, own)
     if existing.plan_digest != asked.plan_digest:
-        names = ("method", "pairs", "seed", "tile_size", "pairs_digest", "store_digest")
-        differing = [
-            f"{name} was {_shown(getattr(existing, name))}, now {_shown(getattr(asked, name))}"
-            for name in (*names, "fingerprint")
-            if getattr(existing, name) != getattr(asked, name)
-        ]
-        message = f"{run_dir} holds a run with another plan: {'; '.join(differing)}"
+        differing = "; ".join(differences(existing, asked))
+        message = f"{run_dir} holds a run with another plan: {differing}"
         raise UsageError("E_PLAN_MISMATCH", f"{message}. Choose another folder for a new run")
     return existing
 
@@ -197,22 +150,37 @@ def _tile_size(pairs: int) -> int:
     return max(1, min(8, math.isqrt(pairs // 40)))
 
 
-def _write_plan(run_dir: Path, spec: RunSpec, pairs: np.ndarray) -> None:
-    (run_dir / "parts").mkdir(parents=True, exist_ok=True)
+def _write_plan(run_dir: Path, spec: RunSpec, pairs: np.ndarray) -> bool:
+    """Make the run; False if another process made one there at the same time."""
+    try:
+        _refuse_other_content(run_dir)
+        (run_dir / "parts").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(run_dir, error) from error
     if spec.pairs == "csv":
         lines = [f"{spec.subject_ids[f]},{spec.subject_ids[m]}" for f, m in pairs]
-        (run_dir / _PAIRS_FILE).write_text("\n".join(["fixed,moving", *lines, ""]))
-    temporary = run_dir / f".run.json.{os.getpid()}"
-    temporary.write_text(spec.model_dump_json(indent=2, exclude_none=True) + "\n")
-    temporary.replace(run_dir / "run.json")
+        write_atomic(run_dir / _PAIRS_FILE, "\n".join(["fixed,moving", *lines, ""]).encode())
+    document = spec.model_dump_json(indent=2, exclude_none=True) + "\n"
+    return write_once(run_dir / "run.json", document.encode())
+
+
+def _refuse_other_content(run_dir: Path) -> None:
+    """Only an empty folder becomes a run: parts of another one would pass for this one's."""
+    if not run_dir.exists():
+        return
+    if not run_dir.is_dir():
+        raise UsageError("E_RUN", f"{run_dir} is a file; need a new or an empty folder for a run")
+    found = [*run_dir.iterdir(), *(run_dir / "parts").glob("*")]
+    ours = ("parts", _PAIRS_FILE)  # of a plan that was not finished
+    foreign = [path for path in found if path.name not in ours and not path.name.startswith(".")]
+    if foreign:
+        raise UsageError(
+            "E_RUN",
+            f"{run_dir} is no run and not empty (it holds {min(foreign).relative_to(run_dir)}); "
+            "need a new or an empty folder",
+        )
 
 
 def _versions() -> dict[str, str]:
     names = ("triton-reg", "torch", "numpy", "zarr", "distributed")
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, MethodConfig):
-        return value.model_dump_json(exclude_none=True)
-    return str(value)[:60]

@@ -1,10 +1,6 @@
 """Rows of pairs on disk: one Parquet part a tile, written once and for ever."""
 
-import errno
 import hashlib
-import os
-import shutil
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +9,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cohort.data.storage import is_storage_fault, storage_error, write_once
 from cohort.errors import StorageError
 
 _SCORES = pa.map_(pa.int32(), pa.float64())
@@ -95,37 +92,26 @@ def commit_part(run_dir: Path, tile_id: str, rows: list[dict[str, Any]]) -> bool
     Raises:
         StorageError: ``E_STORAGE`` if the file system refuses; nothing half-written stays.
     """
-    final = part_path(run_dir, tile_id)
-    temporary = final.with_name(f".{tile_id}.{uuid.uuid4().hex}.tmp")
     table = pa.Table.from_pylist(rows, schema=SCHEMA)
-    try:
-        with temporary.open("wb") as file:
-            pq.write_table(table, file, compression="zstd", write_page_checksum=True)
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(temporary, final)  # exclusive: fails if another worker was first
-        except FileExistsError:
-            return False
-        _sync_directory(final.parent)
-    except OSError as error:
-        raise _storage_error(final, error) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    return True
+    content = pa.BufferOutputStream()
+    pq.write_table(table, content, compression="zstd", write_page_checksum=True)
+    return write_once(part_path(run_dir, tile_id), content.getvalue().to_pybytes())
 
 
 def read_rows(run_dir: Path) -> pl.DataFrame:
     """All committed rows of a run, sorted by fixed and moving.
 
     Raises:
-        StorageError: ``E_PART`` naming the part that is damaged.
+        StorageError: ``E_PART`` naming the part that is damaged; ``E_STORAGE`` if the file system
+            cannot read it.
     """
     tables = [SCHEMA.empty_table()]
     for path in sorted((run_dir / "parts").glob("*.parquet")):
         try:
             tables.append(pq.read_table(path, schema=SCHEMA, page_checksum_verification=True))
         except (pa.ArrowException, OSError) as error:
+            if isinstance(error, OSError) and is_storage_fault(error):
+                raise storage_error(path, error) from error
             message = f"{path} is damaged ({error}); delete it and run the same command again"
             raise StorageError("E_PART", message) from error
     frame = pl.from_arrow(pa.concat_tables(tables))
@@ -144,18 +130,3 @@ def summarise(rows: pl.DataFrame) -> Summary:
         busy_s=float(rows["elapsed_s"].sum()),
         **means,
     )
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _storage_error(path: Path, error: OSError) -> StorageError:
-    reason = errno.errorcode.get(error.errno or 0, "?")
-    free = shutil.disk_usage(path.parent).free if path.parent.exists() else 0
-    message = f"cannot write {path}: {error.strerror} ({reason}), {free:,} bytes free"
-    return StorageError("E_STORAGE", message)

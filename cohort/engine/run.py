@@ -4,17 +4,19 @@ import fcntl
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from cohort.data.storage import TEMPORARY, storage_error
 from cohort.data.store import CohortStore
 from cohort.engine.cluster import run_on_workers
 from cohort.engine.events import log_event
-from cohort.engine.plan import RunSpec, Tile, tiles_of
+from cohort.engine.plan import Tile, tiles_of
 from cohort.engine.results import committed_tiles
+from cohort.engine.spec import RunSpec
 from cohort.engine.tile import TileReport, run_tile
 from cohort.engine.workbench import Workbench
 from cohort.errors import RunActiveError
@@ -56,7 +58,8 @@ def run(
         run_dir: the run; its plan exists.
         store: the cohort, which may have moved since the plan was made.
         workers: local worker processes; 0 for a plain loop in this one.
-        progress: called with the report so far and the pairs of the whole run.
+        progress: called with the report so far and the pairs of the whole run, at the start and
+            after each tile.
 
     Raises:
         RunActiveError: ``E_ACTIVE`` if another driver works on the run.
@@ -64,32 +67,32 @@ def run(
     """
     spec = RunSpec.load(run_dir)
     with _only_driver(run_dir):
-        _sweep(run_dir)
         done, report = committed_tiles(run_dir), RunReport()
         left = [tile for tile in tiles_of(run_dir, spec) if tile.tile_id not in done]
         report.already_done = spec.n_pairs - sum(len(tile.pairs) for tile in left)
+        say = progress or (lambda report, pairs: None)
+        say(report, spec.n_pairs)
         if not left:
             return report
         log_event(run_dir, "run_started", workers=workers, pairs=spec.n_pairs - report.already_done)
-        if progress:
-            progress(report, spec.n_pairs)
-        reports = (
-            run_on_workers(run_dir, store.path, left, workers)
-            if workers
-            else _plain_loop(run_dir, store.path, left)
-        )
         start = time.perf_counter()
-        for tile in reports:
-            _add(report, tile)
-            report.elapsed_s = time.perf_counter() - start
-            log_event(run_dir, "tile_done", **asdict(tile))
-            if progress:
-                progress(report, spec.n_pairs)
+        # closed, so that no worker is left when the lock is
+        with closing(_work(run_dir, store.path, left, workers)) as reports:
+            for tile in reports:
+                _add(report, tile)
+                report.elapsed_s = time.perf_counter() - start
+                log_event(run_dir, "tile_done", **asdict(tile))
+                say(report, spec.n_pairs)
         log_event(run_dir, "run_finished", pairs=report.pairs, failed=report.failed)
     return report
 
 
-def _plain_loop(run_dir: Path, store_path: Path, tiles: Iterable[Tile]) -> Iterator[TileReport]:
+def _work(
+    run_dir: Path, store_path: Path, tiles: list[Tile], workers: int
+) -> Generator[TileReport, None, None]:
+    if workers:
+        yield from run_on_workers(run_dir, store_path, tiles, workers)
+        return
     workbench = Workbench.open(run_dir, store_path)
     for tile in tiles:
         yield run_tile(workbench, tile)
@@ -105,7 +108,12 @@ def _add(report: RunReport, tile: TileReport) -> None:
 @contextmanager
 def _only_driver(run_dir: Path) -> Iterator[None]:
     """Hold the run's lock; the system lets go of it when this process ends, however it ends."""
-    with (run_dir / "run.lock").open("a+") as lock:
+    path = run_dir / "run.lock"
+    try:
+        file = path.open("a+")
+    except OSError as error:
+        raise storage_error(path, error) from error
+    with file as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -118,10 +126,11 @@ def _only_driver(run_dir: Path) -> Iterator[None]:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         lock.write(f"process {os.getpid()} on {socket.gethostname()} since {now}")
         lock.flush()
+        _sweep(run_dir)
         yield
 
 
 def _sweep(run_dir: Path) -> None:
     """Remove what writers that died left behind; the lock says that none is alive."""
-    for leftover in (run_dir / "parts").glob(".*.tmp"):
+    for leftover in (run_dir / "parts").glob(f"{TEMPORARY}*"):
         leftover.unlink(missing_ok=True)

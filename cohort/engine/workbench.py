@@ -12,7 +12,7 @@ import torch
 
 from cohort.data.store import CohortStore, Subject
 from cohort.engine.measure import Scan
-from cohort.engine.plan import RunSpec
+from cohort.engine.spec import RunSpec
 from cohort.errors import SubjectError
 from triton_reg import Displacement, Features, Method
 
@@ -79,7 +79,8 @@ class Workbench:
             self._evict()
         kept = self._cache[subject_id]
         if isinstance(kept, SubjectError):
-            raise kept
+            # a new one each time: a traceback would hold on to the arrays of its frames
+            raise SubjectError(kept.code, kept.message)
         return kept
 
     def register(self, fixed: str, moving: str) -> Displacement:
@@ -107,7 +108,7 @@ class Workbench:
             with self.timed("read_s"):
                 scan = Scan.of(self._read(subject_id))
         except SubjectError as error:
-            return error
+            return SubjectError(error.code, error.message)
         with self.timed("prepare_s"):
             return Prepared(scan, self.method.prepare(scan.volume, scan.mask))
 

@@ -10,8 +10,8 @@ from typing import Any
 import polars as pl
 
 from cohort.data.geometry import Grid
-from cohort.engine.plan import RunSpec
 from cohort.engine.results import Summary
+from cohort.engine.spec import RunSpec
 from cohort.report import tables
 from cohort.report.figures import histogram
 
@@ -76,7 +76,7 @@ def run_facts(
     """Label and value of each fact of the run; `quarantined` counts refused subjects."""
     grid = Grid.from_json(spec.grid)
     finished = rows["finished_at"].drop_nulls()
-    seed = f", seed {spec.seed}" if spec.pairs.startswith(("random", "knn")) else ""
+    seed = f", seed {spec.seed}" if spec.pairs.startswith("random:") else ""
     refused = f", {quarantined:,} more in quarantine" if quarantined else ""
     failed = f", {summary.failed:,} failed" if summary.failed else ", none failed"
     return [

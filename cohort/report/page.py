@@ -13,9 +13,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cohort.data.storage import storage_error, write_atomic
 from cohort.data.store import CohortStore
-from cohort.engine.plan import RunSpec
 from cohort.engine.regenerate import regenerate_pair
 from cohort.engine.results import read_rows, summarise
+from cohort.engine.spec import RunSpec
 from cohort.engine.workbench import Workbench
 from cohort.errors import CohortError
 from cohort.report import content, layout, tables
@@ -82,12 +82,12 @@ def write_report(
 def is_current(run_dir: Path, store_path: Path | None = None) -> bool:
     """Whether the page there was made by this version from what the run and the store hold now."""
     run_dir = Path(run_dir)
+    _, cohort = _facts(run_dir, store_path)
     try:
         with _page_path(run_dir).open(encoding="utf-8") as page:
             head = page.read(4096)
     except FileNotFoundError:
         return False
-    _, cohort = _facts(run_dir, store_path)
     return f'content="{_inputs_digest(run_dir, cohort)}"' in head
 
 

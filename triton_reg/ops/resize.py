@@ -1,9 +1,13 @@
 """Resample a field to another grid over the same extent, corner voxel onto corner voxel."""
 
+from collections.abc import Sequence
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from triton_reg.ops.checks import check_volumes
+from triton_reg.ops.operators import array, check_device, has_kernel
 
 Shape = tuple[int, int, int]
 
@@ -29,7 +33,10 @@ def resize(field: Tensor, shape: Shape) -> Tensor:
     check_volumes("resize", field=field)
     if len(shape) != 3 or min(shape) < 1:
         raise ValueError(f"resize: shape must be three positive sizes, got {shape}")
-    return resize_reference(field, shape)
+    check_device("resize", field)
+    if grid_shape(field) == tuple(shape):
+        return field
+    return _resize(field, shape)
 
 
 def resize_reference(field: Tensor, shape: Shape) -> Tensor:
@@ -37,6 +44,21 @@ def resize_reference(field: Tensor, shape: Shape) -> Tensor:
     if grid_shape(field) == tuple(shape):
         return field
     return F.interpolate(field, size=tuple(shape), mode="trilinear", align_corners=True)
+
+
+@torch.library.custom_op("triton_reg::resize", mutates_args=(), device_types="cpu")
+def _resize(field: Tensor, shape: Sequence[int]) -> Tensor:
+    depth, height, width = shape
+    if not has_kernel(field):
+        return resize_reference(field, (depth, height, width))
+    from triton_reg.ops._cpu import resize as cpu
+
+    return torch.from_numpy(cpu.resize(array(field), (depth, height, width)))
+
+
+@_resize.register_fake
+def _(field: Tensor, shape: Sequence[int]) -> Tensor:
+    return field.new_empty(*field.shape[:2], *shape)
 
 
 def resize_nearest(labels: Tensor, shape: Shape) -> Tensor:

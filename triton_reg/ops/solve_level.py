@@ -1,7 +1,8 @@
 """One pyramid level of VoxelOpt: from a fixed and a moving feature map to a displacement."""
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -12,10 +13,14 @@ from triton_reg.ops.adaptive_filter import (
     constant_taps,
     gaussian_taps,
 )
-from triton_reg.ops.checks import check_same_shape, check_volumes
+from triton_reg.ops.checks import check_displacement, check_same_shape, check_volumes
+from triton_reg.ops.compose import compose_reference, integrate_reference
 from triton_reg.ops.cost_volume import cost_volume_reference
 from triton_reg.ops.coupled_argmin import coupled_argmin_reference
 from triton_reg.ops.entropy import entropy_reference, sigma_from_alpha, sigma_from_range
+from triton_reg.ops.operators import array, check_device, has_kernel
+from triton_reg.ops.resize import grid_shape
+from triton_reg.ops.warp import warp_reference
 
 Smoothing = Literal["adaptive", "adaptive-paper", "isotropic", "released"]
 
@@ -72,7 +77,8 @@ def solve_level(fixed: Tensor, moving: Tensor, settings: LevelSettings) -> tuple
     """
     check_volumes("solve_level", fixed=fixed, moving=moving)
     check_same_shape("solve_level", fixed=fixed, moving=moving)
-    return solve_level_reference(fixed, moving, settings)
+    check_device("solve_level", fixed)
+    return _solve_level(fixed, moving, None, None, **asdict(settings))
 
 
 def solve_level_reference(
@@ -92,6 +98,101 @@ def solve_level_reference(
         labels = coupled_argmin_reference(cost, displacement, coupling, settings.radius)
         displacement = adaptive_filter_reference(labels, taps, settings.passes)
     return displacement, entropy
+
+
+def register_level(
+    fixed: Tensor,
+    moving: Tensor,
+    displacement: Tensor | None,
+    settings: LevelSettings,
+    squarings: int = 7,
+) -> tuple[Tensor, Tensor]:
+    """Improve a displacement by one solve: warp, solve, integrate, compose, in one go.
+
+    Args:
+        fixed, moving: features ``[B, C, D, H, W]`` on one grid, moving as it is.
+        displacement: what is known, ``[B, 3, D, H, W]`` in voxels; None if nothing is.
+        settings: see :class:`LevelSettings`.
+        squarings: steps of scaling and squaring that turn what is found into a diffeomorphism.
+
+    Returns:
+        The displacement ``[B, 3, D, H, W]`` in voxels and the entropy ``[B, D, H, W]`` in nats.
+
+    Raises:
+        ValueError: if the shapes do not fit together.
+    """
+    check_volumes("register_level", fixed=fixed, moving=moving)
+    check_same_shape("register_level", fixed=fixed, moving=moving)
+    check_device("register_level", fixed)
+    if displacement is not None:
+        check_displacement("register_level", displacement)
+        check_same_shape("register_level", fixed=fixed[:, 0], displacement=displacement[:, 0])
+    return _solve_level(fixed, moving, displacement, squarings, **asdict(settings))
+
+
+def register_level_reference(
+    fixed: Tensor,
+    moving: Tensor,
+    displacement: Tensor | None,
+    settings: LevelSettings,
+    squarings: int = 7,
+) -> tuple[Tensor, Tensor]:
+    """Plain torch definition of :func:`register_level`."""
+    if displacement is not None:
+        moving = warp_reference(moving, displacement, grid_shape(fixed))
+    velocity, entropy = solve_level_reference(fixed, moving, settings)
+    step = integrate_reference(velocity, squarings)
+    return step if displacement is None else compose_reference(step, displacement), entropy
+
+
+@torch.library.custom_op("triton_reg::solve_level", mutates_args=(), device_types="cpu")
+def _solve_level(
+    fixed: Tensor,
+    moving: Tensor,
+    displacement: Tensor | None,
+    squarings: int | None,
+    radius: int,
+    smoothing: str,
+    sigma_range: Sequence[float],
+    alpha: float,
+    tap_radius: int,
+    passes: int,
+    filter_cost: bool,
+    entropy_radius: int | None,
+    couplings: Sequence[float],
+) -> tuple[Tensor, Tensor]:
+    """Both public functions: without ``squarings`` the velocity itself is returned."""
+    settings: dict[str, Any] = {
+        "radius": radius,
+        "smoothing": smoothing,
+        "sigma_range": tuple(sigma_range),
+        "alpha": alpha,
+        "tap_radius": tap_radius,
+        "passes": passes,
+        "filter_cost": filter_cost,
+        "entropy_radius": entropy_radius,
+        "couplings": tuple(couplings),
+    }
+    if not has_kernel(fixed, moving):
+        level = LevelSettings(**settings)
+        if squarings is None:
+            return solve_level_reference(fixed, moving, level)
+        return register_level_reference(fixed, moving, displacement, level, squarings)
+    from triton_reg.ops._cpu import solve_level as cpu
+
+    if squarings is None:
+        found = cpu.solve_level(array(fixed), array(moving), **settings)
+    else:
+        known = None if displacement is None else array(displacement)
+        found = cpu.register_level(array(fixed), array(moving), known, squarings, **settings)
+    return torch.from_numpy(found[0]), torch.from_numpy(found[1])
+
+
+@_solve_level.register_fake
+def _(fixed: Tensor, *arguments: Any, **settings: Any) -> tuple[Tensor, Tensor]:
+    del arguments, settings
+    shape = (fixed.shape[0], *fixed.shape[2:])
+    return fixed.new_empty(shape[0], 3, *shape[1:]), fixed.new_empty(shape)
 
 
 def filter_taps(entropy: Tensor, settings: LevelSettings) -> Taps:

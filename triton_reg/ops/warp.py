@@ -1,5 +1,6 @@
 """Sample a volume through a displacement."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -7,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from triton_reg.ops.checks import check_displacement, check_volumes
-from triton_reg.ops.resize import Shape, grid_shape, resize_reference
+from triton_reg.ops.operators import array, check_device, has_kernel
+from triton_reg.ops.resize import Shape, grid_shape, resize, resize_reference
 
 Interpolation = Literal["linear", "nearest"]
 Padding = Literal["zeros", "border"]
@@ -48,7 +50,8 @@ def warp(
             f"and {displacement.shape[0]}"
         )
     shape = grid_shape(displacement) if fixed_shape is None else fixed_shape
-    return warp_reference(volume, displacement, shape, interpolation, padding)
+    check_device("warp", volume)
+    return _warp(volume, displacement, shape, interpolation, padding)
 
 
 def warp_reference(
@@ -70,3 +73,34 @@ def warp_reference(
     grid = torch.stack(normalised[::-1], dim=-1).to(volume.dtype)
     mode = "bilinear" if interpolation == "linear" else "nearest"
     return F.grid_sample(volume, grid, mode=mode, padding_mode=padding, align_corners=True)
+
+
+@torch.library.custom_op("triton_reg::warp", mutates_args=(), device_types="cpu")
+def _warp(
+    volume: Tensor,
+    displacement: Tensor,
+    fixed_shape: Sequence[int],
+    interpolation: str,
+    padding: str,
+) -> Tensor:
+    depth, height, width = fixed_shape
+    shape = (depth, height, width)
+    if not has_kernel(volume, displacement):
+        return warp_reference(volume, displacement, shape, interpolation, padding)  # type: ignore[arg-type]
+    from triton_reg.ops._cpu import warp as cpu
+
+    vectors = array(resize(displacement, shape))
+    warped = cpu.warp(array(volume), vectors, interpolation=interpolation, padding=padding)
+    return torch.from_numpy(warped)
+
+
+@_warp.register_fake
+def _(
+    volume: Tensor,
+    displacement: Tensor,
+    fixed_shape: Sequence[int],
+    interpolation: str,
+    padding: str,
+) -> Tensor:
+    del displacement, interpolation, padding
+    return volume.new_empty(*volume.shape[:2], *fixed_shape)

@@ -1,0 +1,94 @@
+"""The facts of a run, as ``run.json`` keeps them, and how those of two runs differ."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from cohort.config import MethodConfig
+from cohort.data.storage import storage_error
+from cohort.errors import StorageError, UsageError
+
+SCHEMA = 1
+
+
+class RunSpec(BaseModel):
+    """``run.json``: the immutable facts of a run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run_schema: Literal[1] = SCHEMA
+    plan_digest: str
+    created_at: str
+    store: str
+    store_digest: str
+    grid: dict[str, Any]
+    subject_ids: tuple[str, ...]
+    subject_digests: tuple[str, ...]
+    has_labels: bool
+    has_truth: bool
+    pairs: str
+    pairs_digest: str
+    seed: int
+    n_pairs: int
+    n_tiles: int
+    tile_size: int
+    method: MethodConfig
+    fingerprint: str
+    device: Literal["cpu"] = "cpu"
+    versions: dict[str, str]
+
+    @classmethod
+    def load(cls, run_dir: Path) -> "RunSpec":
+        """Read a run's facts.
+
+        Raises:
+            UsageError: ``E_RUN`` if there is no run.
+            StorageError: ``E_RUN`` if ``run.json`` is damaged or of another version.
+        """
+        path = run_dir / "run.json"
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except (FileNotFoundError, NotADirectoryError):
+            message = f"{run_dir} is no run: it has no run.json. `cohort register` makes one"
+            raise UsageError("E_RUN", message) from None
+        except OSError as error:
+            raise storage_error(path, error) from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            what = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+            raise StorageError(
+                "E_RUN", f"{path} is damaged or of another version: {what}"
+            ) from None
+
+
+def differences(existing: RunSpec, asked: RunSpec) -> Iterator[str]:
+    """What a user would have to change to get the plan that is there."""
+    before, now = _choices(existing), _choices(asked)
+    for name in before:
+        if before[name] != now[name]:
+            yield f"{name} was {before[name]}, now {now[name]}"
+    stored, there = (
+        dict(zip(spec.subject_ids, spec.subject_digests, strict=True)) for spec in (existing, asked)
+    )
+    changed = sorted(
+        name for name in stored.keys() | there.keys() if stored.get(name) != there.get(name)
+    )
+    if changed:
+        names = ", ".join(changed[:5]) + (", ..." if len(changed) > 5 else "")
+        yield f"the store has other subjects or another content: {names}"
+    elif existing.store_digest != asked.store_digest:
+        yield "the store has another grid"
+    elif before == now and existing.pairs_digest != asked.pairs_digest:
+        yield "the file gives other pairs"
+    elif before == now:
+        yield f"the method computes otherwise, with {existing.versions}"
+
+
+def _choices(spec: RunSpec) -> dict[str, Any]:
+    own = {name: getattr(spec, name) for name in ("pairs", "seed", "tile_size")}
+    settings = {
+        name: "not given" if value is None else value for name, value in spec.method.settings
+    }
+    return {**own, "method": spec.method.name, **settings}

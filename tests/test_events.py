@@ -1,0 +1,53 @@
+"""What a run tells of itself: events that survive their writer, and how fast it was."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cohort.engine.events import log_event, pairs_per_hour, read_events
+from cohort.errors import StorageError
+
+
+def test_events_come_back_in_order(tmp_path: Path) -> None:
+    assert read_events(tmp_path) == []
+    log_event(tmp_path, "run_started", workers=2)
+    log_event(tmp_path, "tile_done", tile_id="a", pairs=3)
+    first, second = read_events(tmp_path)
+    assert (first["event"], first["workers"]) == ("run_started", 2)
+    assert (second["event"], second["tile_id"], second["pairs"]) == ("tile_done", "a", 3)
+    assert first["time"] <= second["time"]
+
+
+def test_a_line_that_was_cut_off_spoils_no_other(tmp_path: Path) -> None:
+    log_event(tmp_path, "run_started")
+    with (tmp_path / "events.jsonl").open("a") as file:
+        file.write('{"time": "2026-01-01T00:00')  # a driver died here
+    log_event(tmp_path, "run_started")
+    log_event(tmp_path, "tile_done", pairs=1)
+    kinds = [event["event"] for event in read_events(tmp_path)]
+    assert kinds == ["run_started", "run_started", "tile_done"]
+
+
+def test_before_the_first_tile_there_is_no_throughput(tmp_path: Path) -> None:
+    assert pairs_per_hour(tmp_path) is None
+    log_event(tmp_path, "run_started")
+    assert pairs_per_hour(tmp_path) is None
+
+
+def test_idle_time_between_drivers_does_not_count(tmp_path: Path) -> None:
+    events = [
+        ("00:00", "run_started", {}),
+        ("00:30", "tile_done", {"pairs": 10}),
+        ("09:00", "run_started", {}),
+        ("09:30", "tile_done", {"pairs": 20}),
+    ]
+    lines = [json.dumps({"time": f"2026-01-01T{at}:00+00:00", "event": event, **facts})
+             for at, event, facts in events]  # fmt: skip
+    (tmp_path / "events.jsonl").write_text("\n".join(lines) + "\n")
+    assert pairs_per_hour(tmp_path) == 30
+
+
+def test_events_that_cannot_be_written_stop_the_run(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"events\.jsonl: No such file or directory"):
+        log_event(tmp_path / "gone", "run_started")
