@@ -98,15 +98,16 @@ def jacobian_determinant(vectors: Tensor) -> Tensor:
         raise ValueError(
             f"jacobian_determinant: each size must be at least 3, got {list(vectors.shape[2:])}"
         )
-    rows = []
+    derivatives = []
     for axis in range(3):
         size = vectors.shape[2 + axis]
         difference = vectors.narrow(2 + axis, 2, size - 2) - vectors.narrow(2 + axis, 0, size - 2)
         for other in {0, 1, 2} - {axis}:
             difference = difference.narrow(2 + other, 1, vectors.shape[2 + other] - 2)
-        rows.append(0.5 * difference)
-    matrix = torch.stack(rows, dim=2)  # [B, component, axis of derivation, ...]
+        derivatives.append(0.5 * difference)
+    # component first, axis of derivation second; the identity is that of x itself
     (a, b, c), (d, e, f), (g, h, i) = (
-        [matrix[:, row, column] + (row == column) for column in range(3)] for row in range(3)
+        [by_axis[:, component] + (component == axis) for axis, by_axis in enumerate(derivatives)]
+        for component in range(3)
     )
     return a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)

@@ -118,8 +118,7 @@ def _overlap(fixed: Scan, moving: Scan, displacement: Displacement) -> dict[str,
     """Dice of the structures that both subjects have, before and after."""
     if fixed.labels is None or moving.labels is None:
         return {}
-    first, second = (labels.unique() for labels in (fixed.labels, moving.labels))
-    structures = first[torch.isin(first, second) & (first > 0)].long()
+    structures = _shared_structures(fixed.labels, moving.labels)
     if not len(structures):
         return {}
     # a structure that warping has moved out of the grid overlaps by nothing
@@ -133,6 +132,13 @@ def _overlap(fixed: Scan, moving: Scan, displacement: Displacement) -> dict[str,
         "dice": list(zip(names, after.tolist(), strict=True)),
         "dice_structures_before": list(zip(names, before.tolist(), strict=True)),
     }
+
+
+def _shared_structures(fixed_labels: Tensor, moving_labels: Tensor) -> Tensor:
+    """The label values above 0 that both maps have, in order."""
+    sizes = [labels.flatten().bincount() for labels in (fixed_labels, moving_labels)]
+    shared = min(len(size) for size in sizes)
+    return (sizes[0][1:shared].bool() & sizes[1][1:shared].bool()).nonzero()[:, 0] + 1
 
 
 def _tensor(array: np.ndarray) -> Tensor:

@@ -25,8 +25,9 @@ def endpoint_error_mm(
             f"endpoint_error_mm: vectors, truth and mask must lie on one grid, got "
             f"{list(vectors.shape)}, {list(truth.shape)} and {list(mask.shape)}"
         )
-    scale = torch.tensor(spacing_mm, dtype=torch.float64, device=vectors.device)
-    error = (vectors.double() - truth.double()) * scale.view(1, 3, 1, 1, 1)
-    distance = error.norm(dim=1).flatten(1)
+    squares = torch.zeros_like(vectors[:, 0])
+    for axis, step_mm in enumerate(spacing_mm):
+        difference = vectors[:, axis] - truth[:, axis]
+        squares.addcmul_(difference, difference, value=step_mm**2)
     weight = (mask > 0).flatten(1).double()
-    return (distance * weight).sum(1) / weight.sum(1)
+    return (squares.sqrt_().flatten(1) * weight).sum(1) / weight.sum(1)

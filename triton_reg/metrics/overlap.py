@@ -22,8 +22,8 @@ def dice(fixed_labels: Tensor, moving_labels: Tensor, structures: Tensor) -> Ten
             f"dice: both label maps must share one shape, got {list(fixed_labels.shape)} "
             f"and {list(moving_labels.shape)}"
         )
-    fixed, moving = fixed_labels.flatten().long(), moving_labels.flatten().long()
-    bins = int(torch.stack([fixed.max(), moving.max(), structures.max()]).max()) + 1
+    fixed, moving = fixed_labels.flatten(), moving_labels.flatten()
+    bins = int(structures.max()) + 1
     fixed_sizes = torch.bincount(fixed, minlength=bins)[structures].double()
     moving_sizes = torch.bincount(moving, minlength=bins)[structures].double()
     both = torch.bincount(fixed[fixed == moving], minlength=bins)[structures].double()
