@@ -23,6 +23,18 @@ from cohort.engine.results import read_rows, summarise
 from cohort.engine.run import RunReport, run
 from cohort.engine.spec import RunSpec
 from cohort.errors import CohortError, StorageError, UsageError
+from cohort.options import (
+    Assignments,
+    Config,
+    Json,
+    MethodName,
+    Pairs,
+    Run,
+    Seed,
+    Store,
+    TileSize,
+    Workers,
+)
 from cohort.report.page import is_current, write_report
 
 _INTERRUPTED = 130  # what typer makes of Ctrl-C
@@ -33,29 +45,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Register large cohorts of 3D medical volumes: every scan, or every pair, in one space.",
 )
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
-Store = Annotated[Path, typer.Argument(help="The cohort store, such as cohort.zarr.")]
-Run = Annotated[Path, typer.Argument(help="The folder of the run.")]
-Workers = Annotated[
-    int | None, typer.Option(min=0, help="Worker processes; 0 is a plain loop. [default: cores]")
-]
-Pairs = Annotated[
-    str | None,
-    typer.Option(
-        help="all (ordered), unordered, atlas:X (X moves onto everyone), to:X (everyone moves onto"
-        " X), random:K or FILE.csv with columns fixed,moving. [default: all]"
-    ),
-]
-MethodName = Annotated[str | None, typer.Option("--method", help="voxelopt. [default: voxelopt]")]
-Config = Annotated[Path | None, typer.Option(help="YAML file with settings of the method.")]
-Assignments = Annotated[
-    list[str] | None, typer.Option("--set", help="KEY=VALUE, a setting of the method; repeatable.")
-]
-Seed = Annotated[int | None, typer.Option(min=0, help="Seed of random pairs. [default: 0]")]
-TileSize = Annotated[
-    int | None, typer.Option(min=1, help="Side of a tile in subjects. [default: from the pairs]")
-]
 
 
 @app.command(epilog="Example: cohort synth demo/nifti --subjects 6")
@@ -265,7 +254,7 @@ def _workers(asked: int | None) -> int:
 def main() -> None:
     """Run the command line; errors become one sentence and an exit code."""
     try:
-        app()
+        app(prog_name="cohort")
     except CohortError as error:
         _fail(error)
     except OSError as error:

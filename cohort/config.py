@@ -2,6 +2,7 @@
 
 from dataclasses import fields, replace
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -12,10 +13,20 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    model_validator,
 )
 
 from cohort.errors import UsageError
-from triton_reg import Intensity, LevelSettings, Method, MindSSC, VoxelOpt
+from triton_reg import (
+    FeatureExtractor,
+    Intensity,
+    LevelSettings,
+    LocalContrast,
+    Method,
+    MindSSC,
+    SegmentationUNet,
+    VoxelOpt,
+)
 
 _PRESETS = {"default": VoxelOpt, "parity": VoxelOpt.parity, "paper": VoxelOpt.paper}
 
@@ -43,12 +54,19 @@ class VoxelOptSettings(BaseModel):
     preset: Literal["default", "parity", "paper"] = Field(
         default="default", description="where the other settings start from"
     )
-    features: Literal["mind", "intensity"] = Field(default="mind", description="what is compared")
+    features: Literal["mind", "local", "intensity", "unet"] | None = Field(
+        default=None, description="what is compared; local, with the other presets mind"
+    )
+    weights: Path | None = Field(default=None, description="checkpoint of features=unet")
     window: Annotated[tuple[float, float], AfterValidator(_ascending)] | None = Field(
         default=None, description="intensity window: percentiles such as 1,99 or source units"
     )
-    mind_radius: int = Field(default=1, ge=0, description="half width of MIND's patches in voxels")
-    mind_dilation: int = Field(default=2, ge=1, description="distance of MIND's patches in voxels")
+    mind_radius: int | None = Field(
+        default=None, ge=0, description="half width of MIND's patches in voxels; 1"
+    )
+    mind_dilation: int | None = Field(
+        default=None, ge=1, description="distance of MIND's patches in voxels; 2"
+    )
     downsample: Literal[1, 2] | None = Field(
         default=None, description="2 matches on the halved grid"
     )
@@ -81,14 +99,25 @@ class VoxelOptSettings(BaseModel):
         default=None, description="weights of the coupled argmins, one an iteration"
     )
 
+    @model_validator(mode="after")
+    def _belong_together(self) -> "VoxelOptSettings":
+        for name, owner in (
+            ("mind_radius", "mind"),
+            ("mind_dilation", "mind"),
+            ("weights", "unet"),
+        ):
+            if getattr(self, name) is not None and self._extractor != owner:
+                raise ValueError(f"{name} belongs to features={owner}, not {self._extractor}")
+        return self
+
+    @property
+    def _extractor(self) -> str:
+        return self.features or ("local" if self.preset == "default" else "mind")
+
     def build(self) -> VoxelOpt:
         """The method with these settings."""
         method = _PRESETS[self.preset]()
-        window = self.window or method.features.window
-        if self.features == "mind":
-            features = MindSSC(radius=self.mind_radius, dilation=self.mind_dilation, window=window)
-        else:
-            features = Intensity(window=window)
+        features = self._features(self.window or method.features.window)
         level = replace(method.level, **self._given(LevelSettings))
         own = {
             name: value
@@ -96,6 +125,30 @@ class VoxelOptSettings(BaseModel):
             if name not in ("features", "level")
         }
         return replace(method, features=features, level=level, **own)
+
+    def _features(self, window: tuple[float, float]) -> FeatureExtractor:
+        match self._extractor:
+            case "mind":
+                given = {"radius": self.mind_radius, "dilation": self.mind_dilation}
+                chosen = {name: value for name, value in given.items() if value is not None}
+                return MindSSC(**chosen, window=window)
+            case "local":
+                return LocalContrast(window=window)
+            case "intensity":
+                return Intensity(window=window)
+            case _:
+                return self._unet()
+
+    def _unet(self) -> SegmentationUNet:
+        if self.weights is None:
+            raise UsageError("E_WEIGHTS", "features=unet needs weights=FILE, its checkpoint")
+        try:
+            if self.window is None:
+                return SegmentationUNet.load(self.weights)
+            return SegmentationUNet.load(self.weights, self.window)
+        except (OSError, TypeError, ValueError, UnpicklingError) as error:
+            message = f"{self.weights} is no checkpoint of the U-Net: {error}"
+            raise UsageError("E_WEIGHTS", message) from None
 
     def _given(self, settings: type) -> dict[str, Any]:
         """The fields of a dataclass of settings that have a value here."""
@@ -145,6 +198,8 @@ def _fault(error: dict[str, Any]) -> str:
     if error["type"] == "extra_forbidden":
         return f"unknown setting {setting!r}"
     needed = error["msg"].removeprefix("Value error, ")
+    if not setting:  # two settings that do not go together
+        return needed
     return f"{setting}: {needed}, got {error['input']!r}"
 
 

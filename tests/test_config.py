@@ -7,7 +7,7 @@ import pytest
 
 from cohort.config import MethodConfig, VoxelOptSettings, method_config
 from cohort.errors import UsageError
-from triton_reg import Intensity, LevelSettings, MindSSC, VoxelOpt
+from triton_reg import Intensity, LevelSettings, LocalContrast, MindSSC, VoxelOpt
 
 
 def built(*assignments: str, file: Path | None = None) -> VoxelOpt:
@@ -50,8 +50,6 @@ def test_a_preset_keeps_what_is_not_set() -> None:
         ("filter_cost=false", lambda m: m.level.filter_cost, False),
         ("sigma_range=0.2,0.8", lambda m: m.level.sigma_range, (0.2, 0.8)),
         ("features=intensity", lambda m: m.features, Intensity()),
-        ("mind_radius=2", lambda m: m.features, MindSSC(radius=2)),
-        ("mind_dilation=3", lambda m: m.features, MindSSC(dilation=3)),
     ],
 )  # fmt: skip
 def test_an_assignment_is_read_as_people_write_it(assignment, read, expected) -> None:
@@ -63,7 +61,7 @@ def test_every_setting_of_the_method_can_be_set() -> None:
     own = {field.name for field in fields(VoxelOpt)} - {"level"}
     level = {field.name for field in fields(LevelSettings)}
     mind = {"window"} | {f"mind_{field.name}" for field in fields(MindSSC)} - {"mind_window"}
-    assert ours == {"preset"} | own | level | mind
+    assert ours == {"preset", "weights"} | own | level | mind
 
 
 def test_every_setting_changes_the_fingerprint() -> None:
@@ -74,8 +72,12 @@ def test_every_setting_changes_the_fingerprint() -> None:
         "tap_radius": "2", "passes": "2", "filter_cost": "false", "entropy_radius": "2",
         "couplings": "0.5",
     }  # fmt: skip
-    assert changes.keys() == VoxelOptSettings.model_fields.keys()
-    prints = {built(f"{name}={value}").fingerprint for name, value in changes.items()}
+    # weights belong to features=unet alone; tests/golden/test_unet.py has their fingerprints
+    assert changes.keys() | {"weights"} == VoxelOptSettings.model_fields.keys()
+    prints = {
+        built(*["features=mind"] * name.startswith("mind"), f"{name}={value}").fingerprint
+        for name, value in changes.items()
+    }
     assert len(prints | {VoxelOpt().fingerprint}) == len(changes) + 1
 
 
@@ -103,8 +105,11 @@ def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("assignment", "message"),
     [
-        ("windw=1,99", r"unknown setting 'windw'\. Settings of voxelopt: preset, features, window"),
-        ("features=deep", r"features: Input should be 'mind' or 'intensity', got 'deep'"),
+        (
+            "windw=1,99",
+            r"unknown setting 'windw'\. Settings of voxelopt: preset, features, weights",
+        ),
+        ("features=deep", r"features: Input should be 'mind', 'local', .* got 'deep'"),
         ("radius=7", r"radius: Input should be 1, 2 or 3, got 7"),
         ("window=99,1", r"window: the first must be below the second, got \[99, 1\]"),
         ("window=5", r"window: .*tuple.*got 5"),
@@ -150,3 +155,25 @@ def test_a_file_that_is_no_settings_is_named(
         method_config("voxelopt", file, [])
     assert caught.value.code == "E_CONFIG"
     assert str(file) in caught.value.message
+
+
+def test_extractors_are_chosen_by_name() -> None:
+    assert built("features=local", "window=2,98").features == LocalContrast(window=(2, 98))
+    assert built("features=intensity").features == Intensity()
+    mind = built("features=mind", "mind_radius=2", "mind_dilation=3").features
+    assert mind == MindSSC(radius=2, dilation=3)
+    assert built("preset=parity", "window=1,99").features == MindSSC()
+
+
+@pytest.mark.parametrize(
+    ("assignments", "message"),
+    [
+        (["features=unet"], "needs weights=FILE"),
+        (["weights=some.pth"], "weights belongs to features=unet, not local"),
+        (["mind_radius=2"], "mind_radius belongs to features=mind, not local"),
+        (["features=unet", "weights=nowhere.pth"], r"nowhere\.pth is no checkpoint of the U-Net"),
+    ],
+)
+def test_settings_of_an_extractor_need_that_extractor(assignments: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        built(*assignments)

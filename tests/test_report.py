@@ -94,7 +94,9 @@ def _spec(**values) -> RunSpec:
 
 
 def _page(rows: list[dict], cohort: Cohort | None = None, pictures: dict | None = None) -> str:
-    return render_page("run-1", _spec(), _frame(rows), cohort or Cohort(NAMES), pictures or {})
+    return render_page(
+        "run-1", _spec(), _frame(rows), cohort or Cohort(NAMES), pictures or {}, 1800.0
+    )
 
 
 def _rows() -> list[dict]:
@@ -217,7 +219,7 @@ def test_the_page_tells_the_run_and_its_headline():
         "2026-08-01 10:00 UTC",
         "0.500 → 0.825",
         "6.00 → 1.50 mm",
-        "Pairs per hour of work 1,800",
+        "Pairs per hour 1,800",
         "No pair failed.",
         "No subject is in quarantine.",
         "a moved onto b",

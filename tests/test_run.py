@@ -12,7 +12,7 @@ import pytest
 from helpers import smooth_volume, tiny_cohort
 from small_run import QUICK, damage, decided, part_names, planned
 
-from cohort.config import MethodConfig
+from cohort.config import MethodConfig, VoxelOptSettings
 from cohort.data.geometry import Grid
 from cohort.data.interrupts import ctrl_c_held
 from cohort.data.store import CohortStore, Subject
@@ -214,7 +214,8 @@ def translated_cohort(path: Path) -> CohortStore:
 
 def test_where_the_truth_is_known_the_endpoint_error_is_measured(tmp_path: Path) -> None:
     store = translated_cohort(tmp_path / "cohort.zarr")
-    open_run(tmp_path / "run", store, PlanSettings(MethodConfig()))
+    mind = MethodConfig(settings=VoxelOptSettings(features="mind"))
+    open_run(tmp_path / "run", store, PlanSettings(mind))
     run(tmp_path / "run", store)
     rows = read_rows(tmp_path / "run")
     assert rows["epe_before_mm"].to_list() == pytest.approx([6, 6])  # 3 voxels of 2 mm

@@ -65,7 +65,7 @@ def test_a_tile_becomes_a_part_with_a_row_a_pair(run_dir: Path) -> None:
     assert set(rows["attempt"]) == {2}
     assert set(rows["fingerprint"]) == {workbench.spec.fingerprint}
     spec = workbench.spec
-    keys = {pair_key(spec.fingerprint, "cpu", workbench.digest(f), workbench.digest(m))
+    keys = {pair_key(spec.fingerprint, "cpu", workbench.digests[f], workbench.digests[m])
             for f, m in tile.pairs}  # fmt: skip
     assert set(rows["pair_key"]) == keys
     assert rows["dice_mean"].is_between(0, 1).all()

@@ -2,6 +2,7 @@
 
 from triton_reg.displacement import Displacement
 from triton_reg.features.intensity import Intensity
+from triton_reg.features.local import LocalContrast
 from triton_reg.features.mind import MindSSC
 from triton_reg.features.unet import SegmentationUNet
 from triton_reg.method import (
@@ -22,6 +23,7 @@ __all__ = [
     "Features",
     "Intensity",
     "LevelSettings",
+    "LocalContrast",
     "Method",
     "MindSSC",
     "Result",

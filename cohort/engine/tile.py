@@ -63,7 +63,7 @@ def run_tile(workbench: Workbench, tile: Tile, attempt: int = 1) -> TileReport:
 def _row(workbench: Workbench, fixed: str, moving: str) -> dict[str, Any]:
     """One pair's row, whatever happens to the pair."""
     spec = workbench.spec
-    digests = workbench.digest(fixed), workbench.digest(moving)
+    digests = workbench.digests[fixed], workbench.digests[moving]
     row: dict[str, Any] = {
         "pair_key": pair_key(spec.fingerprint, spec.device, *digests),
         "fixed": fixed,

@@ -5,6 +5,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import psutil
@@ -90,9 +91,10 @@ class Workbench:
         with self.timed("register_s"):
             return self.method.register(*features, pair).displacement
 
-    def digest(self, subject_id: str) -> str:
-        """The content of a subject when the run was planned."""
-        return self.spec.subject_digests[self.spec.subject_ids.index(subject_id)]
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """The content of each subject when the run was planned."""
+        return dict(zip(self.spec.subject_ids, self.spec.subject_digests, strict=True))
 
     @contextmanager
     def timed(self, kind: str) -> Iterator[None]:
@@ -113,7 +115,7 @@ class Workbench:
             return Prepared(scan, self.method.prepare(scan.volume, scan.mask))
 
     def _read(self, subject_id: str) -> Subject:
-        if self.store.subject_digest(subject_id) != self.digest(subject_id):
+        if self.store.subject_digest(subject_id) != self.digests[subject_id]:
             message = f"{subject_id} is no longer what it was when the run was planned"
             raise SubjectError("E_CHANGED", message)
         return self.store.read(subject_id)

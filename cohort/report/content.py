@@ -124,11 +124,10 @@ def duration(seconds: float) -> str:
     return f"{hours:,} h {minutes % 60} min"
 
 
-def headline(summary: Summary) -> list[tuple[str, str]]:
+def headline(summary: Summary, pairs_per_hour: float | None) -> list[tuple[str, str]]:
     """The few numbers that people quote: means over the registered pairs."""
     means = vars(summary)
-    rate = 3600 * summary.ok / summary.busy_s if summary.busy_s else None
-    return [*numbers_of(means), ("Pairs per hour of work", number(rate, 0))]
+    return [*numbers_of(means), ("Pairs per hour", number(pairs_per_hour, 0))]
 
 
 def distributions(rows: pl.DataFrame) -> list[Plot]:

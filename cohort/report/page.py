@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cohort.data.storage import storage_error, write_atomic
 from cohort.data.store import CohortStore
+from cohort.engine.events import pairs_per_hour
 from cohort.engine.regenerate import regenerate_pair
 from cohort.engine.results import read_rows, summarise
 from cohort.engine.spec import RunSpec
@@ -69,7 +70,8 @@ def write_report(
     if not cohort.missing:
         pairs = tables.worst_pairs(rows, WORST_PAIRS).select("fixed", "moving").rows()
         pictures = _pictures(run_dir, store_path, pairs, progress)
-    page = render_page(run_dir.resolve().name, spec, rows, cohort, pictures, digest)
+    rate = pairs_per_hour(run_dir)
+    page = render_page(run_dir.resolve().name, spec, rows, cohort, pictures, rate, digest)
     path = _page_path(run_dir)
     try:
         path.parent.mkdir(exist_ok=True)
@@ -97,9 +99,13 @@ def render_page(
     rows: pl.DataFrame,
     cohort: Cohort,
     pictures: dict[tuple[str, str], Picture],
+    rate: float | None = None,
     digest: str = "",
 ) -> str:
-    """The page of a run called `name`, as HTML; `pictures` by (fixed, moving)."""
+    """The page of a run called `name`, as HTML.
+
+    `pictures` by (fixed, moving); `rate` in pairs per hour; `digest` of all that the page shows.
+    """
     summary = summarise(rows)
     by_structure = tables.structure_table(rows, cohort.names)
     return (
@@ -112,7 +118,7 @@ def render_page(
             planned=spec.n_pairs,
             left=spec.n_pairs - summary.pairs,
             summary=summary,
-            headline=content.headline(summary),
+            headline=content.headline(summary, rate),
             distributions=content.distributions(rows),
             structure_plot=structure_plot(by_structure) if len(by_structure) else "",
             plotted=min(len(by_structure), MOST_STRUCTURES),

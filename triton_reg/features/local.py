@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from triton_reg.features.intensity import Window, windowed
@@ -10,24 +11,30 @@ from triton_reg.ops.local_contrast import local_contrast
 
 @dataclass(frozen=True, kw_only=True)
 class LocalContrast:
-    """Intensity relative to the mean and standard deviation around it; one channel a width.
+    """Intensity relative to the mean and standard deviation around it, and the intensity itself.
 
-    Two channels instead of MIND's twelve make the cost volume six times cheaper.
+    Contrast tells where edges are, whatever the bias field; intensity tells tissues apart that have
+    the same edges. Three channels instead of MIND's twelve make the cost volume four times cheaper.
 
     Attributes:
-        widths: odd sides in voxels of the cubes that are averaged over.
+        widths: odd sides in voxels of the cubes that are averaged over; one channel each.
         floor: added to the standard deviation, in units of the window.
-        scale: of the features; together with the matcher's entropy temperature it sets how much
-            two voxels must differ to be told apart.
+        scale: of the contrast; with the matcher's entropy temperature it sets how much two voxels
+            must differ to be told apart.
+        intensity: scale of the last channel, the windowed intensity; 0 leaves it out.
         window: see :class:`triton_reg.features.intensity.Intensity`.
     """
 
     widths: tuple[int, ...] = (5, 9)
     floor: float = 0.02
     scale: float = 0.25
+    intensity: float = 0.75
     window: Window = (1.0, 99.0)
 
     def __call__(self, volume: Tensor, mask: Tensor) -> Tensor:
-        """Features ``[N, len(widths), D, H, W]`` of a volume; zero outside the mask."""
-        contrast = local_contrast(windowed(volume, mask, self.window), self.widths, self.floor)
-        return self.scale * contrast * (mask > 0)
+        """Features ``[N, C, D, H, W]`` of a volume in source units; zero outside the mask."""
+        inside = windowed(volume, mask, self.window)
+        channels = [self.scale * local_contrast(inside, self.widths, self.floor)]
+        if self.intensity:
+            channels.append(self.intensity * inside)
+        return torch.cat(channels, dim=1) * (mask > 0)

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from triton_reg.displacement import Displacement, upsample_twice
+from triton_reg.features.local import LocalContrast
 from triton_reg.features.mind import MindSSC
 from triton_reg.method import FeatureExtractor, Features, Result
 from triton_reg.ops.resize import Shape, grid_shape, resize
@@ -27,9 +28,11 @@ class VoxelOpt:
     a velocity, which is integrated and composed with what the coarser levels found.
 
     :meth:`parity` is the released code, :meth:`paper` the text. The defaults differ from the
-    released code in three ways: a wider filter (sigma up to 1.5 voxels), which keeps the overlap
-    and makes the field several times smoother; a second solve at each coarse level, which makes up
-    for what the wider filter loses of large displacements; and the full grid.
+    released code in four ways: local contrast and intensity as features, three channels that tell
+    more than MIND's twelve where both scans are of one kind; a wider filter (sigma up to 1.8
+    voxels), which makes the field several times smoother; a second solve at each level, which
+    makes up for what that loses of large displacements; and the full grid. Across modalities use
+    ``features=MindSSC()``.
 
     Attributes:
         features: what is compared; any extractor.
@@ -42,10 +45,10 @@ class VoxelOpt:
         squarings: steps of scaling and squaring.
     """
 
-    features: FeatureExtractor = field(default_factory=MindSSC)
-    level: LevelSettings = field(default_factory=lambda: LevelSettings(sigma_range=(0.1, 1.5)))
+    features: FeatureExtractor = field(default_factory=LocalContrast)
+    level: LevelSettings = field(default_factory=lambda: LevelSettings(sigma_range=(0.2, 1.8)))
     levels: int = 5
-    solves: tuple[int, ...] = (1, 2)
+    solves: tuple[int, ...] = (2,)
     downsample: int = 1
     squarings: int = 7
 

@@ -1,0 +1,29 @@
+"""Arguments and options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+Store = Annotated[Path, typer.Argument(help="The cohort store, such as cohort.zarr.")]
+Run = Annotated[Path, typer.Argument(help="The folder of the run.")]
+Workers = Annotated[
+    int | None, typer.Option(min=0, help="Worker processes; 0 is a plain loop. [default: cores]")
+]
+Pairs = Annotated[
+    str | None,
+    typer.Option(
+        help="all (ordered), unordered, atlas:X (X moves onto everyone), to:X (everyone moves onto"
+        " X), random:K or FILE.csv with columns fixed,moving. [default: all]"
+    ),
+]
+MethodName = Annotated[str | None, typer.Option("--method", help="voxelopt. [default: voxelopt]")]
+Config = Annotated[Path | None, typer.Option(help="YAML file with settings of the method.")]
+Assignments = Annotated[
+    list[str] | None, typer.Option("--set", help="KEY=VALUE, a setting of the method; repeatable.")
+]
+Seed = Annotated[int | None, typer.Option(min=0, help="Seed of random pairs. [default: 0]")]
+TileSize = Annotated[
+    int | None, typer.Option(min=1, help="Side of a tile in subjects. [default: from the pairs]")
+]
