@@ -5,7 +5,7 @@ import torch
 from helpers import smooth_volume
 
 from triton_reg import LocalContrast, VoxelOpt, register_pair
-from triton_reg.ops.local_contrast import box_mean, local_contrast
+from triton_reg.ops.local_contrast import box_mean, local_contrast, local_contrast_reference
 
 
 def test_a_box_mean_repeats_the_edge() -> None:
@@ -28,6 +28,18 @@ def test_gain_and_offset_are_ignored_and_sign_is_kept() -> None:
     assert contrast.shape == (1, 2, 9, 8, 10)
     torch.testing.assert_close(local_contrast(3 * volume + 7, (3, 5), 0.0), contrast)
     torch.testing.assert_close(local_contrast(-volume, (3, 5), 0.0), -contrast)
+
+
+@pytest.mark.parametrize("shape", [(5, 3, 7), (9, 12, 10), (16, 18, 20)], ids=str)
+def test_the_kernel_is_as_accurate_as_the_reference(shape: tuple[int, int, int]) -> None:
+    volume = torch.cat([smooth_volume(shape, seed) for seed in (3, 4)])
+    exact = local_contrast_reference(volume.double(), (3, 9), 0.02)
+    own = (local_contrast_reference(volume, (3, 9), 0.02) - exact).abs().max()
+    error = (local_contrast(volume, (3, 9), 0.02) - exact).abs().max()
+    assert error <= 2 * (own + torch.finfo(torch.float32).eps * exact.abs().max())
+    assert torch.equal(
+        local_contrast(volume[1:], (3, 9), 0.02), local_contrast(volume, (3, 9), 0.02)[1:]
+    )
 
 
 def test_a_flat_volume_has_no_contrast() -> None:

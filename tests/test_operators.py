@@ -10,6 +10,7 @@ from torch import Tensor
 
 from triton_reg import LevelSettings, MindSSC, VoxelOpt
 from triton_reg.ops.compose import compose, integrate
+from triton_reg.ops.local_contrast import local_contrast
 from triton_reg.ops.mind_ssc import mind_ssc
 from triton_reg.ops.resize import resize
 from triton_reg.ops.solve_level import register_level, solve_level
@@ -29,13 +30,16 @@ CALLS: dict[str, Callable[[], object]] = {
     "compose": lambda: compose(volume(0, 3), volume(1, 3)),
     "integrate": lambda: integrate(volume(0, 3), 4),
     "mind_ssc": lambda: mind_ssc(volume(0, 1), 1, 2),
+    "local_contrast": lambda: local_contrast(volume(0, 1), (3, 5), 0.02),
     "solve_level": lambda: solve_level(volume(0), volume(1), LEVEL),
     "register_level": lambda: register_level(volume(0), volume(1), volume(2, 3), LEVEL),
 }
 
 
 @pytest.mark.filterwarnings("ignore:.*The .grad attribute:UserWarning")
-@pytest.mark.parametrize("name", ["resize", "warp", "compose", "integrate", "mind_ssc"])
+@pytest.mark.parametrize(
+    "name", ["resize", "warp", "compose", "integrate", "mind_ssc", "local_contrast"]
+)
 def test_an_operator_passes_torchs_own_checks(name: str) -> None:
     arguments = {
         "resize": (volume(0), [3, 4, 9]),
@@ -43,6 +47,7 @@ def test_an_operator_passes_torchs_own_checks(name: str) -> None:
         "compose": (volume(0, 3), volume(1, 3)),
         "integrate": (volume(0, 3), 4),
         "mind_ssc": (volume(0, 1), 1, 2),
+        "local_contrast": (volume(0, 1), [3, 5], 0.02),
     }[name]
     torch.library.opcheck(getattr(torch.ops.triton_reg, name).default, arguments)
 

@@ -1,10 +1,13 @@
 """Intensities relative to their surroundings."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from triton_reg.ops.checks import check_volumes
+from triton_reg.ops.operators import array, check_device, has_kernel
 
 
 def local_contrast(volume: Tensor, widths: tuple[int, ...], floor: float) -> Tensor:
@@ -30,7 +33,8 @@ def local_contrast(volume: Tensor, widths: tuple[int, ...], floor: float) -> Ten
         raise ValueError(f"local_contrast: volume must have one channel, got {volume.shape[1]}")
     if not widths or any(width < 3 or width % 2 == 0 for width in widths):
         raise ValueError(f"local_contrast: widths must be odd and at least 3, got {widths}")
-    return local_contrast_reference(volume, widths, floor)
+    check_device("local_contrast", volume)
+    return _local_contrast(volume, widths, floor)
 
 
 def local_contrast_reference(volume: Tensor, widths: tuple[int, ...], floor: float) -> Tensor:
@@ -54,3 +58,18 @@ def box_mean(volume: Tensor, width: int) -> Tensor:
     for kernel in ((width, 1, 1), (1, width, 1), (1, 1, width)):
         volume = F.avg_pool3d(volume, kernel, stride=1)
     return volume
+
+
+@torch.library.custom_op("triton_reg::local_contrast", mutates_args=(), device_types="cpu")
+def _local_contrast(volume: Tensor, widths: Sequence[int], floor: float) -> Tensor:
+    if not has_kernel(volume):
+        return local_contrast_reference(volume, tuple(widths), floor)
+    from triton_reg.ops._cpu import local_contrast as cpu
+
+    return torch.from_numpy(cpu.local_contrast(array(volume), tuple(widths), floor))
+
+
+@_local_contrast.register_fake
+def _(volume: Tensor, widths: Sequence[int], floor: float) -> Tensor:
+    del floor
+    return volume.new_empty(volume.shape[0], len(widths), *volume.shape[2:])
