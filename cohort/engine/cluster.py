@@ -87,8 +87,8 @@ def _cluster(workers: int) -> LocalCluster:
             host="127.0.0.1",
             memory_limit=None,  # Dask would pause a worker for ever whose cache it cannot empty
             dashboard_address=None,  # pyright: ignore[reportArgumentType]  (None means none)
-            # the scheduler answers health checks over HTTP all the same; on any free port, so that two
-            # runs on one machine do not meet
+            # the scheduler answers health checks over HTTP all the same; on any free port, so that
+            # two runs on one machine do not meet
             scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
             silence_logs=logging.CRITICAL,
         )
