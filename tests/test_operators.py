@@ -96,5 +96,7 @@ def test_a_device_without_kernels_is_an_error_that_says_so() -> None:
     class Elsewhere:
         device = torch.device("cuda:0")
 
-    with pytest.raises(NotImplementedError, match=r"warp: there are no kernels .* cuda:0 yet"):
-        check_device("warp", Elsewhere())  # type: ignore[arg-type]
+    with pytest.raises(
+        NotImplementedError, match=r"mind_ssc: there are no kernels .* cuda:0, only on cpu"
+    ):
+        check_device("mind_ssc", Elsewhere(), ("cpu",))  # type: ignore[arg-type]

@@ -67,6 +67,16 @@ def _compose(first: Tensor, second: Tensor) -> Tensor:
     return torch.from_numpy(cpu.compose(array(first), array(second)))
 
 
+@_compose.register_kernel("cuda")
+def _compose_cuda(first: Tensor, second: Tensor) -> Tensor:
+    if not has_kernel(first, second):
+        return compose_reference(first, second)
+    from triton_reg.ops._triton import compose as gpu
+
+    flat = first.flatten(2).contiguous(), second.flatten(2).contiguous()
+    return gpu.compose(*flat, grid_shape(first)).view_as(first)
+
+
 @_compose.register_fake
 def _(first: Tensor, second: Tensor) -> Tensor:
     del second
@@ -80,6 +90,17 @@ def _integrate(velocity: Tensor, steps: int) -> Tensor:
     from triton_reg.ops._cpu import compose as cpu
 
     return torch.from_numpy(cpu.integrate(array(velocity), steps))
+
+
+@_integrate.register_kernel("cuda")
+def _integrate_cuda(velocity: Tensor, steps: int) -> Tensor:
+    if not has_kernel(velocity):
+        return integrate_reference(velocity, steps)
+    from triton_reg.ops._triton import compose as gpu
+
+    # its kernels overwrite what they are given
+    flat = velocity.flatten(2).clone(memory_format=torch.contiguous_format)
+    return gpu.integrate(flat, grid_shape(velocity), steps).view_as(velocity)
 
 
 @_integrate.register_fake

@@ -33,7 +33,7 @@ def local_contrast(volume: Tensor, widths: tuple[int, ...], floor: float) -> Ten
         raise ValueError(f"local_contrast: volume must have one channel, got {volume.shape[1]}")
     if not widths or any(width < 3 or width % 2 == 0 for width in widths):
         raise ValueError(f"local_contrast: widths must be odd and at least 3, got {widths}")
-    check_device("local_contrast", volume)
+    check_device("local_contrast", volume, ("cpu",))
     return _local_contrast(volume, widths, floor)
 
 

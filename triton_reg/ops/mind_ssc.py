@@ -49,7 +49,7 @@ def mind_ssc(volume: Tensor, radius: int, dilation: int) -> Tensor:
             "mind_ssc: radius must be at least 0 and dilation at least 1, "
             f"got {radius} and {dilation}"
         )
-    check_device("mind_ssc", volume)
+    check_device("mind_ssc", volume, ("cpu",))
     return _mind_ssc(volume, radius, dilation)
 
 

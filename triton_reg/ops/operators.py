@@ -5,12 +5,12 @@ import torch
 from torch import Tensor
 
 
-def check_device(call: str, tensor: Tensor) -> None:
+def check_device(call: str, tensor: Tensor, devices: tuple[str, ...] = ("cpu", "cuda")) -> None:
     """Raise ``NotImplementedError`` for a device without kernels; nothing falls back in silence."""
-    if tensor.device.type not in ("cpu", "meta"):
+    if tensor.device.type not in (*devices, "meta"):
         raise NotImplementedError(
-            f"{call}: there are no kernels for tensors on {tensor.device} yet; "
-            f"move them to the CPU, or call {call}_reference, which is slow"
+            f"{call}: there are no kernels for tensors on {tensor.device}, only on "
+            f"{' and '.join(devices)}; move them, or call {call}_reference, which is slow"
         )
 
 

@@ -56,6 +56,16 @@ def _resize(field: Tensor, shape: Sequence[int]) -> Tensor:
     return torch.from_numpy(cpu.resize(array(field), (depth, height, width)))
 
 
+@_resize.register_kernel("cuda")
+def _resize_cuda(field: Tensor, shape: Sequence[int]) -> Tensor:
+    depth, height, width = shape
+    if not has_kernel(field):
+        return resize_reference(field, (depth, height, width))
+    from triton_reg.ops._triton import warp as gpu
+
+    return gpu.resize(field.contiguous(), (depth, height, width))
+
+
 @_resize.register_fake
 def _(field: Tensor, shape: Sequence[int]) -> Tensor:
     return field.new_empty(*field.shape[:2], *shape)

@@ -1,7 +1,7 @@
 """One pyramid level of VoxelOpt: from a fixed and a moving feature map to a displacement."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 import torch
@@ -174,10 +174,7 @@ def _solve_level(
         "couplings": tuple(couplings),
     }
     if not has_kernel(fixed, moving):
-        level = LevelSettings(**settings)
-        if squarings is None:
-            return solve_level_reference(fixed, moving, level)
-        return register_level_reference(fixed, moving, displacement, level, squarings)
+        return _solve_by_reference(fixed, moving, displacement, squarings, settings)
     from triton_reg.ops._cpu import solve_level as cpu
 
     if squarings is None:
@@ -186,6 +183,37 @@ def _solve_level(
         known = None if displacement is None else array(displacement)
         found = cpu.register_level(array(fixed), array(moving), known, squarings, **settings)
     return torch.from_numpy(found[0]), torch.from_numpy(found[1])
+
+
+_SETTINGS = tuple(field.name for field in fields(LevelSettings))
+
+
+@_solve_level.register_kernel("cuda")
+def _solve_level_cuda(
+    fixed: Tensor, moving: Tensor, displacement: Tensor | None, squarings: int | None, *values: Any
+) -> tuple[Tensor, Tensor]:
+    """As above; ``values`` are the settings in their order. Storage is float32 throughout."""
+    settings = dict(zip(_SETTINGS, values, strict=True))
+    if not has_kernel(fixed, moving):
+        return _solve_by_reference(fixed, moving, displacement, squarings, settings)
+    from triton_reg.ops._triton import solve_level as gpu
+
+    if squarings is None:
+        return gpu.solve_level(fixed, moving, precision="exact", **settings)
+    return gpu.register_level(fixed, moving, displacement, squarings, precision="exact", **settings)
+
+
+def _solve_by_reference(
+    fixed: Tensor,
+    moving: Tensor,
+    displacement: Tensor | None,
+    squarings: int | None,
+    settings: dict[str, Any],
+) -> tuple[Tensor, Tensor]:
+    level = LevelSettings(**settings)
+    if squarings is None:
+        return solve_level_reference(fixed, moving, level)
+    return register_level_reference(fixed, moving, displacement, level, squarings)
 
 
 @_solve_level.register_fake

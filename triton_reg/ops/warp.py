@@ -94,6 +94,28 @@ def _warp(
     return torch.from_numpy(warped)
 
 
+@_warp.register_kernel("cuda")
+def _warp_cuda(
+    volume: Tensor,
+    displacement: Tensor,
+    fixed_shape: Sequence[int],
+    interpolation: str,
+    padding: str,
+) -> Tensor:
+    depth, height, width = fixed_shape
+    shape = (depth, height, width)
+    if not has_kernel(volume, displacement):
+        return warp_reference(volume, displacement, shape, interpolation, padding)  # type: ignore[arg-type]
+    from triton_reg.ops._triton import warp as gpu
+
+    vectors = displacement.contiguous()
+    if grid_shape(displacement) != shape:
+        vectors = gpu.resize(vectors, shape)
+    return gpu.warp(
+        volume.contiguous(), vectors, shape, interpolation=interpolation, padding=padding
+    )
+
+
 @_warp.register_fake
 def _(
     volume: Tensor,

@@ -5,3 +5,8 @@ the interpreter lock and is cached on disk; several pairs at once are several th
 numba's cache looks at the file of a kernel only: after an edit of a helper that other files
 inline (``arithmetic.py``), remove ``__pycache__``.
 """
+
+try:
+    import numba  # noqa: F401
+except ImportError as error:
+    raise ImportError("tensors on the CPU need numba: pip install numba") from error

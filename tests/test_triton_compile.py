@@ -1,0 +1,203 @@
+"""The Triton kernels as machine code, without a GPU: registers, spills and shared memory."""
+
+import re
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+triton = pytest.importorskip("triton", reason="triton has no package for this platform")
+
+from triton.backends.compiler import GPUTarget  # noqa: E402
+from triton.compiler import ASTSource  # noqa: E402
+
+from triton_reg.ops._triton import (  # noqa: E402
+    compose,
+    cost_entropy,
+    coupled_argmin,
+    filter_kernels,
+    filter_weights,
+    warp,
+)
+
+pytestmark = pytest.mark.slow
+
+CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+POINTERS = {
+    "codes": "*i16", "coarse": "*fp32", "displacement": "*fp32", "entropy": "*fp32",
+    "entropy_range": "*fp32", "extremes": "*fp32", "first": "*fp32", "found": "*fp32",
+    "second": "*fp32",
+}  # fmt: skip
+FLOATS = {
+    "base", "coupling", "factor", "gain", "scale1", "scale2", "side0", "side1", "side2", "step0",
+    "step1", "step2",
+}  # fmt: skip
+# true of the grids that take the time: 96 x 80 x 128 voxels and their like
+MULTIPLES_OF_16 = {"voxels"}
+
+
+@dataclass(frozen=True)
+class Build:
+    """A kernel at its production configuration, and what it may use on sm_80 and sm_90.
+
+    ``registers``: the most it may take, a tenth above what was planned or found when it was
+    written; more would cost occupancy.
+    """
+
+    kernel: Any
+    constants: dict[str, Any]
+    pointers: dict[str, str]
+    registers: tuple[int, int]
+    shared: int = 0
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return f"{self.kernel.__name__}-{'-'.join(map(str, self.constants.values()))}"
+
+
+BUILDS = (
+    Build(
+        cost_entropy.cost_entropy_kernel,
+        {"C": 14, "CP": 16, "BLOCK": 64, "FORM": "packed"},
+        {"fixed": "*fp16", "moving": "*fp16", "cost": "*i32"},
+        (88, 101),
+        shared=256,
+    ),
+    Build(
+        cost_entropy.cost_entropy_kernel,
+        {"C": 14, "CP": 16, "BLOCK": 64, "FORM": "plain"},
+        {"fixed": "*fp32", "moving": "*fp32", "cost": "*fp32"},
+        (112, 112),
+        shared=256,
+    ),
+    Build(
+        cost_entropy.cost_kernel,
+        {"C": 14, "CP": 16, "BLOCK": 64, "RADIUS": 2},
+        {"fixed": "*fp32", "moving": "*fp32", "cost": "*fp32"},
+        (44, 44),
+        shared=256,
+    ),
+    Build(
+        cost_entropy.entropy_kernel,
+        {"BLOCK": 128},
+        {"cost": "*fp32"},
+        (44, 44),
+        shared=16,
+    ),
+    Build(filter_weights.entropy_range_kernel, {"BLOCK": 1024}, {}, (40, 40), shared=16),
+    Build(
+        filter_weights.weights_kernel,
+        {"FROM_ZERO": False, "RADIUS": 1, "BLOCK": 256},
+        {"sides": "*fp16"},
+        (32, 32),
+    ),
+    Build(
+        filter_kernels.filter_packed_kernel,
+        {"WORDS": 2, "BLOCK": 128, "CONSTANT": False},
+        {"source": "*i32", "target": "*i32", "sides": "*fp16"},
+        (102, 104),
+    ),
+    Build(
+        filter_kernels.filter_plain_kernel,
+        {"BLOCK": 128, "CONSTANT": False},
+        {"source": "*fp32", "target": "*fp32", "sides": "*fp16"},
+        (64, 64),
+    ),
+    Build(
+        filter_kernels.filter_codes_kernel,
+        {"BITS": 5, "BLOCK": 128, "CONSTANT": False},
+        {"target": "*fp32", "sides": "*fp16"},
+        (79, 93),
+    ),
+    Build(
+        filter_kernels.filter_axis_kernel,
+        {"RADIUS": 3, "BLOCK": 256},
+        {"source": "*fp32", "target": "*fp32", "sides": "*fp32"},
+        (40, 40),
+    ),
+    Build(
+        coupled_argmin.argmin_packed_kernel,
+        {"COUPLED": True, "BLOCK": 128},
+        {"cost": "*i32"},
+        (44, 59),
+        options={"enable_fp_fusion": False},
+    ),
+    Build(
+        coupled_argmin.argmin_plain_kernel,
+        {"RADIUS": 1, "BITS": 5, "BLOCK": 128},
+        {"cost": "*fp32"},
+        (79, 79),
+        options={"enable_fp_fusion": False},
+    ),
+    Build(compose.compose_kernel, {"BLOCK": 256}, {"target": "*fp32"}, (61, 79)),
+    Build(
+        warp.warp_features_kernel,
+        {"CP": 16, "RESIZED": True, "BLOCK": 128},
+        {"features": "*fp16", "warped": "*fp16"},
+        (105, 105),
+        shared=1024,
+    ),
+    Build(
+        warp.warp_kernel,
+        {"DISPLACED": True, "NEAREST": False, "BORDER": False, "BLOCK": 128},
+        {"volume": "*fp32", "warped": "*fp32"},
+        (53, 53),
+    ),
+)  # fmt: skip
+
+
+def signature(build: Build) -> dict[str, str]:
+    """The type of each argument, as the launch finds it."""
+    types = {}
+    for name in build.kernel.arg_names:
+        if name in build.constants:
+            types[name] = "constexpr"
+        elif name in FLOATS:
+            types[name] = "fp32"
+        else:
+            types[name] = (POINTERS | build.pointers).get(name, "i32")
+    return types
+
+
+def compiled(build: Build, architecture: int) -> Any:
+    types = signature(build)
+    aligned = {
+        (index,): [["tt.divisibility", 16]]
+        for index, (name, kind) in enumerate(types.items())
+        if kind.startswith("*") or name in MULTIPLES_OF_16
+    }
+    source = ASTSource(build.kernel, types, constexprs=build.constants, attrs=aligned)
+    target = GPUTarget("cuda", architecture, 32)
+    return triton.compile(source, target=target, options={"num_warps": 4, **build.options})
+
+
+def dump(what: str, cubin: Path) -> str:
+    command = [str(CUOBJDUMP), what, str(cubin)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("build", BUILDS, ids=[build.name for build in BUILDS])
+@pytest.mark.parametrize("architecture", [80, 90])
+def test_a_kernel_keeps_to_its_budget(build: Build, architecture: int, tmp_path: Path) -> None:
+    binary = compiled(build, architecture)
+    cubin = tmp_path / "kernel.cubin"
+    cubin.write_bytes(binary.asm["cubin"])
+    usage = re.search(r"REG:(\d+) STACK:(\d+)", dump("--dump-resource-usage", cubin))
+    assert usage is not None
+    registers, stack = int(usage[1]), int(usage[2])
+    assert registers <= build.registers[architecture == 90]
+    assert stack == 0
+    assert "STL" not in dump("--dump-sass", cubin), "registers spill"
+    assert binary.metadata.shared <= build.shared
+
+
+@pytest.mark.parametrize("architecture", [80, 90])
+def test_a_voxel_of_features_is_read_in_whole_lines(architecture: int, tmp_path: Path) -> None:
+    cubin = tmp_path / "kernel.cubin"
+    cubin.write_bytes(compiled(BUILDS[0], architecture).asm["cubin"])
+    loads = re.findall(r"LDG\.[^\s]*", dump("--dump-sass", cubin))
+    assert len(loads) == 28  # 27 shifted reads and the fixed features, 16 bytes a lane
+    assert all(".128" in load for load in loads)

@@ -1,0 +1,88 @@
+"""The Triton kernels that gather against the plain-torch definitions, in Triton's interpreter.
+
+Run by ``test_triton.py``, see ``triton_interpreter.py``.
+"""
+
+import pytest
+import torch
+from torch import Tensor
+from triton_oracle import (
+    assert_as_good_as_float32,
+    batch,
+    cases,
+    poisoned_memory,
+    surrounded,
+    vectors,
+)
+
+from triton_reg.ops._triton import compose as composition
+from triton_reg.ops._triton import warp as warping
+from triton_reg.ops._triton.layout import channels_last
+from triton_reg.ops.compose import compose_reference, integrate_reference
+from triton_reg.ops.resize import Shape, resize_reference
+from triton_reg.ops.warp import warp_reference
+
+# lanes that a mask switches off still compute, on whatever they hold
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
+
+__all__ = ["poisoned_memory"]  # a fixture for all tests here
+
+
+@cases
+def test_composition_and_integration_are_the_definitions(shape: Shape, pairs: int) -> None:
+    first, second = vectors(shape, 2.5, pairs, seed=8), vectors(shape, 1.5, pairs, seed=9)
+    found = composition.compose(surrounded(first.flatten(2)), surrounded(second.flatten(2)), shape)
+    assert_as_good_as_float32(found, compose_reference, first, second)
+    for steps in (0, 3):
+        velocity = surrounded(second.flatten(2))
+        found = composition.integrate(velocity, shape, steps)
+        assert_as_good_as_float32(found, lambda v, n=steps: integrate_reference(v, n), second)
+
+
+@cases
+def test_features_are_warped_and_the_displacement_upsampled(shape: Shape, pairs: int) -> None:
+    features, coarse = batch(shape, 9, pairs, seed=1), vectors((3, 2, 4), 1.0, pairs, seed=2)
+    lines = surrounded(channels_last(features, torch.float32))
+    displacement, warped = warping.upsample_and_warp(lines, coarse, shape)
+    assert_as_good_as_float32(displacement, lambda c: 2 * resize_reference(c, shape), coarse)
+
+    def back(lines: Tensor) -> Tensor:
+        return lines[..., :9].transpose(1, 2).reshape(features.shape)
+
+    fine = displacement.view(pairs, 3, *shape)
+    assert_as_good_as_float32(
+        back(warped), lambda f, d: warp_reference(f, d, shape), features, fine
+    )
+    assert (warped[..., 9:] == 0).all()
+    assert torch.equal(warping.warp_features(lines, displacement, shape), warped)
+
+
+@pytest.mark.parametrize("padding", ["zeros", "border"])
+def test_a_volume_is_warped_to_another_grid(padding: str) -> None:
+    volume, shape, pairs = batch((5, 3, 6), 2, 3, seed=1), (4, 5, 3), 3
+    displacement = vectors(shape, 2.5, pairs, seed=2)
+    found = warping.warp(volume, displacement, shape, padding=padding)
+    assert_as_good_as_float32(
+        found,
+        lambda v, d: warp_reference(v, d, shape, "linear", padding),  # type: ignore[arg-type]
+        volume,
+        displacement,
+    )
+    found = warping.warp(volume, displacement, shape, interpolation="nearest", padding=padding)
+    expected = warp_reference(volume, displacement, shape, "nearest", padding)  # type: ignore[arg-type]
+    assert torch.equal(found, expected)
+
+
+def test_halves_go_to_the_even_voxel() -> None:
+    volume = torch.arange(6.0).view(1, 1, 1, 1, 6)
+    displacement = torch.zeros(1, 3, 1, 1, 6)
+    displacement[:, 2] = torch.tensor([0.5, 0.5, 0.5, 0.49, -0.51, 0.5])
+    found = warping.warp(volume, displacement, (1, 1, 6), interpolation="nearest")
+    assert found.flatten().tolist() == [0, 2, 2, 3, 3, 0]
+
+
+def test_resampling_is_the_definition() -> None:
+    field = batch((5, 3, 6), 2, 3, seed=1)
+    for shape in ((9, 5, 4), (1, 3, 7)):
+        found = warping.resize(field, shape)
+        assert_as_good_as_float32(found, lambda f, s=shape: resize_reference(f, s), field)
