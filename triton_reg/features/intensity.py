@@ -39,7 +39,7 @@ def windowed(volume: Tensor, mask: Tensor, window: Window) -> Tensor:
     """
     low, high = window
     if low >= 0 and high <= 100:
-        inside = [one[region > 0] for one, region in zip(volume, mask, strict=True)]
+        inside = [one[region > 0].sort().values for one, region in zip(volume, mask, strict=True)]
         bounds = volume.new_tensor([[_percentile(v, low), _percentile(v, high)] for v in inside])
     else:
         bounds = volume.new_tensor([[low, high]]).expand(len(volume), 2)
@@ -48,11 +48,10 @@ def windowed(volume: Tensor, mask: Tensor, window: Window) -> Tensor:
     return ((volume.clamp(lower, upper) - lower) / span).clamp_(0, 1)
 
 
-def _percentile(values: Tensor, percent: float) -> float:
+def _percentile(ordered: Tensor, percent: float) -> float:
     # torch.quantile refuses more than 2^24 values
-    if not values.numel():
+    if not ordered.numel():
         raise ValueError("windowed: a mask is empty, so its volume has no percentiles")
-    ordered = values.sort().values
     position = percent / 100 * (len(ordered) - 1)
     below = int(position)
     above = min(below + 1, len(ordered) - 1)
