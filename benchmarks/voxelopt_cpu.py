@@ -40,9 +40,10 @@ from triton_reg.ops._cpu.resize import resize
 from triton_reg.ops._cpu.solve_level import register_level, solve_level
 from triton_reg.ops._cpu.warp import warp
 from triton_reg.ops.compose import compose_reference, integrate_reference
+from triton_reg.ops.level_settings import LevelSettings
 from triton_reg.ops.mind_ssc import CHANNEL_OFFSETS, mind_ssc_reference
 from triton_reg.ops.resize import grid_shape, resize_reference
-from triton_reg.ops.solve_level import LevelSettings, solve_level_reference
+from triton_reg.ops.solve_level import solve_level_reference
 from triton_reg.ops.warp import warp_reference
 
 RESULTS = Path(__file__).parent / "results" / "voxelopt_cpu.csv"
@@ -91,7 +92,9 @@ def register_kernels(fixed: Pyramid, moving: Pyramid) -> Tensor:
         if displacement is not None:
             displacement = resize(displacement, grid_shape(target))
             displacement *= 2
-        displacement, _ = register_level(target.numpy(), source.numpy(), displacement, SQUARINGS)
+        displacement, _ = register_level(
+            target.numpy(), source.numpy(), displacement, LevelSettings(), SQUARINGS
+        )
     return torch.from_numpy(displacement)
 
 
@@ -132,7 +135,7 @@ def cases() -> dict[str, tuple[Callable[[], Tensor], Callable[[], Tensor]]]:
         ),
         "solve level 0": (
             lambda: solve_level_reference(target, source, LevelSettings())[0],
-            kernel(lambda *inputs: solve_level(*inputs)[0], target, source),
+            kernel(lambda *inputs: solve_level(*inputs, LevelSettings())[0], target, source),
         ),
         "integrate 7 steps": (
             lambda: integrate_reference(velocity, SQUARINGS),

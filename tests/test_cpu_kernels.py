@@ -1,7 +1,6 @@
 """The compiled CPU kernels against the plain-torch definitions beside them."""
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -22,8 +21,9 @@ from triton_reg.ops.adaptive_filter import adaptive_filter_reference, gaussian_t
 from triton_reg.ops.cost_volume import cost_volume_reference
 from triton_reg.ops.coupled_argmin import TIE_TOLERANCE, coupled_argmin_reference
 from triton_reg.ops.entropy import entropy_reference
+from triton_reg.ops.level_settings import LevelSettings
 from triton_reg.ops.resize import Shape
-from triton_reg.ops.solve_level import LevelSettings, solve_level_reference
+from triton_reg.ops.solve_level import solve_level_reference
 
 SETTINGS = {
     "released code": LevelSettings(),
@@ -129,7 +129,7 @@ def test_the_adaptive_filter_is_the_definition(shape: Shape, passes: int) -> Non
 def test_a_level_is_the_definition(shape: Shape, name: str) -> None:
     settings = SETTINGS[name]
     fixed, moving = (batch(shape, 3, 1, seed) for seed in (1, 2))
-    displacement, entropy = solve_level(fixed.numpy(), moving.numpy(), **asdict(settings))
+    displacement, entropy = solve_level(fixed.numpy(), moving.numpy(), settings)
     expected, expected_entropy = solve_level_reference(fixed, moving, settings)
     assert np.abs(entropy - expected_entropy.numpy()).max() <= 1e-5
     error = np.abs(displacement - expected.numpy())
@@ -144,7 +144,7 @@ def test_a_batch_has_the_bits_of_each_pair_alone(channels: int) -> None:
     known = vectors(shape, 1.5, 3, seed=7).numpy()
 
     def register(pair: slice) -> tuple[np.ndarray, np.ndarray]:
-        return register_level(fixed[pair], moving[pair], known[pair], 7)
+        return register_level(fixed[pair], moving[pair], known[pair], LevelSettings(), 7)
 
     together = register(slice(None))
     with ThreadPoolExecutor(2) as threads:  # buffers belong to a thread, so threads do not meet
@@ -162,11 +162,11 @@ def test_a_level_is_warp_solve_integrate_and_compose(
     shape = (16, 18, 20)
     fixed, moving = (batch(shape, 3, 1, seed).numpy() for seed in (1, 2))
     known = vectors(shape, radius_of_vectors, 1, seed=8).numpy()
-    velocity, _ = solve_level(fixed, warp(moving, known), **asdict(settings))
+    velocity, _ = solve_level(fixed, warp(moving, known), settings)
     expected = compose(integrate(velocity, 7), known)
-    fused, _ = register_level(fixed, moving, known, 7, **asdict(settings))
+    fused, _ = register_level(fixed, moving, known, settings, 7)
     assert np.array_equal(fused, expected)
-    first, _ = register_level(fixed, warp(moving, known), None, 7, **asdict(settings))
+    first, _ = register_level(fixed, warp(moving, known), None, settings, 7)
     assert np.array_equal(first, integrate(velocity, 7))
 
 
@@ -174,7 +174,7 @@ def test_a_level_is_warp_solve_integrate_and_compose(
 def test_features_that_say_nothing_move_nothing(name: str) -> None:
     for fixed in (torch.zeros(1, 3, 9, 12, 10), torch.full((1, 3, 9, 12, 10), 0.3)):
         moving = torch.zeros_like(fixed)
-        displacement, entropy = solve_level(fixed.numpy(), moving.numpy(), **asdict(SETTINGS[name]))
+        displacement, entropy = solve_level(fixed.numpy(), moving.numpy(), SETTINGS[name])
         assert np.abs(displacement).max() <= 1e-6
         assert np.isfinite(entropy).all()
 
@@ -183,7 +183,7 @@ def test_features_constant_along_an_axis_sum_their_ties() -> None:
     fixed, moving = (batch((9, 12, 10), 3, 1, seed)[..., :1].expand(1, 3, 9, 12, 10).contiguous()
                      for seed in (1, 2))  # fmt: skip
     settings = LevelSettings()
-    displacement, _ = solve_level(fixed.numpy(), moving.numpy(), **asdict(settings))
+    displacement, _ = solve_level(fixed.numpy(), moving.numpy(), settings)
     expected, _ = solve_level_reference(fixed, moving, settings)
     assert np.quantile(np.abs(displacement - expected.numpy()), 0.99) <= 1e-4
 
@@ -191,7 +191,7 @@ def test_features_constant_along_an_axis_sum_their_ties() -> None:
 def test_nan_stays_visible() -> None:
     fixed, moving = (batch((9, 12, 10), 3, 1, seed).numpy() for seed in (1, 2))
     moving[0, 0, 4, 4, 4] = np.nan
-    _, entropy = solve_level(fixed, moving)
+    _, entropy = solve_level(fixed, moving, LevelSettings())
     assert np.isnan(entropy).any()
 
 
@@ -199,7 +199,7 @@ def test_nan_stays_visible() -> None:
 def test_a_level_follows_the_published_arithmetic(name: str) -> None:
     stage, settings = Vectors(name), settings_of(name)
     fixed, moving = (stage.tensor(role, torch.float32).numpy() for role in ("fixed", "moving"))
-    displacement, entropy = solve_level(fixed, moving, **asdict(settings))
+    displacement, entropy = solve_level(fixed, moving, settings)
     assert stage.error("flow", torch.from_numpy(displacement)).quantile(0.99) <= 1e-4
     if stage.find("entropy_raw"):
         assert stage.error("entropy_raw", torch.from_numpy(entropy)).max() <= 1e-5
@@ -210,7 +210,7 @@ def test_published_ties_are_summed(prefix: str) -> None:
     stage = Vectors("voxelopt_stage_ties.npz")
     roles = (f"{prefix}fixed", f"{prefix}moving")
     fixed, moving = (stage.tensor(role, torch.float32).numpy() for role in roles)
-    displacement, _ = solve_level(fixed, moving)
+    displacement, _ = solve_level(fixed, moving, LevelSettings())
     assert stage.error(f"{prefix}flow", torch.from_numpy(displacement)).quantile(0.99) <= 1e-4
 
 

@@ -32,8 +32,8 @@ from triton_reg.ops.adaptive_filter import (
 from triton_reg.ops.cost_volume import cost_volume_reference
 from triton_reg.ops.coupled_argmin import TIE_TOLERANCE, coupled_argmin_reference
 from triton_reg.ops.entropy import entropy_reference, sigma_from_alpha, sigma_from_range
+from triton_reg.ops.level_settings import LevelSettings
 from triton_reg.ops.resize import Shape
-from triton_reg.ops.solve_level import LevelSettings
 
 # lanes that a mask switches off still compute, on whatever they hold
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")

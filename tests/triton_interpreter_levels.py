@@ -3,15 +3,13 @@
 Run by ``test_triton.py``, see ``triton_interpreter.py``.
 """
 
-from dataclasses import asdict
-
 import pytest
 import torch
 from triton_oracle import batch, poisoned_memory, vectors
 
 from triton_reg.ops._triton.solve_level import register_level, solve_level
+from triton_reg.ops.level_settings import LevelSettings
 from triton_reg.ops.solve_level import (
-    LevelSettings,
     register_level_reference,
     solve_level_reference,
 )
@@ -41,9 +39,7 @@ def test_a_level_is_the_definition(name: str, precision: str) -> None:
     fixed, moving = (batch(shape, 3, 1, seed) for seed in (1, 2))
     known = vectors(shape, 1.0, 1, seed=3) if name == "released code" else None
     squarings = 7 if name == "released code" else 2
-    found, entropy = register_level(
-        fixed, moving, known, squarings, precision=precision, **asdict(settings)
-    )
+    found, entropy = register_level(fixed, moving, known, settings, squarings, precision=precision)
     expected, expected_entropy = register_level_reference(fixed, moving, known, settings, squarings)
     error = (found - expected).abs()
     if precision == "exact":
@@ -59,11 +55,11 @@ def test_a_level_is_the_definition(name: str, precision: str) -> None:
 
 @pytest.mark.parametrize("precision", ["exact", "fast"])
 def test_a_batch_has_the_bits_of_each_pair_alone(precision: str) -> None:
-    shape, settings = (2, 3, 5), asdict(LevelSettings(filter_cost=False, **QUICK))
+    shape, settings = (2, 3, 5), LevelSettings(filter_cost=False, **QUICK)
     fixed, moving = (batch(shape, 3, 2, seed) for seed in (1, 2))
     known = vectors(shape, 1.0, 2, seed=3)
-    together = register_level(fixed, moving, known, 2, precision=precision, **settings)
-    alone = register_level(fixed[1:], moving[1:], known[1:], 2, precision=precision, **settings)
+    together = register_level(fixed, moving, known, settings, 2, precision=precision)
+    alone = register_level(fixed[1:], moving[1:], known[1:], settings, 2, precision=precision)
     for whole, one in zip(together, alone, strict=True):
         assert torch.equal(whole[1:], one)
 
@@ -72,8 +68,8 @@ def test_a_batch_has_the_bits_of_each_pair_alone(precision: str) -> None:
 def test_features_that_say_nothing_move_nothing(precision: str) -> None:
     nothing = torch.zeros(1, 3, 2, 5, 3)
     for fixed in (nothing, nothing + 0.3):
-        settings = asdict(LevelSettings(**QUICK))
-        displacement, entropy = solve_level(fixed, nothing, precision=precision, **settings)
+        settings = LevelSettings(**QUICK)
+        displacement, entropy = solve_level(fixed, nothing, settings, precision=precision)
         assert displacement.abs().max() <= 1e-6
         assert entropy.isfinite().all()
 
@@ -83,7 +79,7 @@ def test_features_constant_along_an_axis_sum_their_ties(precision: str) -> None:
     shape, settings = (3, 2, 6), LevelSettings(**QUICK)
     fixed, moving = (batch(shape, 3, 1, seed)[..., :1].expand(1, 3, *shape) for seed in (1, 2))
     fixed, moving = (one.half().float() for one in (fixed, moving))
-    found, _ = solve_level(fixed, moving, precision=precision, **asdict(settings))
+    found, _ = solve_level(fixed, moving, settings, precision=precision)
     expected, _ = solve_level_reference(fixed, moving, settings)
     error = (found - expected).abs()
     assert error.median() <= (1e-5 if precision == "exact" else 1e-3)
@@ -93,4 +89,4 @@ def test_features_constant_along_an_axis_sum_their_ties(precision: str) -> None:
 def test_an_unknown_precision_is_named() -> None:
     nothing = torch.zeros(1, 3, 4, 5, 7)
     with pytest.raises(ValueError, match="'fast' or 'exact', got 'half'"):
-        solve_level(nothing, nothing, precision="half")
+        solve_level(nothing, nothing, LevelSettings(), precision="half")

@@ -14,7 +14,7 @@ from triton_reg.method import (
     register_pair,
 )
 from triton_reg.methods.voxelopt import VoxelOpt
-from triton_reg.ops.solve_level import LevelSettings
+from triton_reg.ops.level_settings import LevelSettings
 
 __version__ = "0.1.0"
 __all__ = [

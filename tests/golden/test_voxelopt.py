@@ -14,9 +14,10 @@ from triton_reg.ops.compose import compose, integrate
 from triton_reg.ops.cost_volume import cost_volume_reference, label_offsets
 from triton_reg.ops.coupled_argmin import TIE_TOLERANCE, coupled_argmin_reference
 from triton_reg.ops.entropy import entropy_reference, normalised_entropy, sigma_from_range
+from triton_reg.ops.level_settings import LevelSettings
 from triton_reg.ops.mind_ssc import mind_ssc
 from triton_reg.ops.resize import grid_shape, resize, resize_nearest
-from triton_reg.ops.solve_level import LevelSettings, filter_taps, solve_level
+from triton_reg.ops.solve_level import filter_taps, solve_level
 from triton_reg.ops.warp import warp
 
 STAGES = (

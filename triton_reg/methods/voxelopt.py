@@ -10,8 +10,9 @@ from triton_reg.displacement import Displacement, upsample_twice
 from triton_reg.features.local import LocalContrast
 from triton_reg.features.mind import MindSSC
 from triton_reg.method import FeatureExtractor, Features, Result
+from triton_reg.ops.level_settings import LevelSettings
 from triton_reg.ops.resize import Shape, grid_shape, resize
-from triton_reg.ops.solve_level import LevelSettings, register_level
+from triton_reg.ops.solve_level import register_level
 
 # part of the fingerprint: raise it with any change of the arithmetic that changes results
 _ARITHMETIC = 3

@@ -1,8 +1,7 @@
 """One pyramid level of VoxelOpt: from a fixed and a moving feature map to a displacement."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from dataclasses import astuple, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,45 +17,10 @@ from triton_reg.ops.compose import compose_reference, integrate_reference
 from triton_reg.ops.cost_volume import cost_volume_reference
 from triton_reg.ops.coupled_argmin import coupled_argmin_reference
 from triton_reg.ops.entropy import entropy_reference, sigma_from_alpha, sigma_from_range
+from triton_reg.ops.level_settings import LevelSettings
 from triton_reg.ops.operators import array, check_device, has_kernel
 from triton_reg.ops.resize import grid_shape
 from triton_reg.ops.warp import warp_reference
-
-Smoothing = Literal["adaptive", "adaptive-paper", "isotropic", "released"]
-
-# exp(-2) and exp(-4) are Gaussians of sigma 0.5 and 0.3536; the released non-adaptive kernel was
-# meant to be isotropic but one of its coordinate grids counts axis 2 twice and axis 1 not at all
-_ISOTROPIC_SIDES = (0.10650698, 0.10650698, 0.10650698)
-_RELEASED_SIDES = (0.10650698, 1 / 3, 0.01766842)
-
-
-@dataclass(frozen=True, kw_only=True)
-class LevelSettings:
-    """How one level is solved; the defaults are those of the released VoxelOpt code.
-
-    Attributes:
-        radius: half width of the search window in voxels.
-        smoothing: ``"adaptive"`` (width from the entropy as in the released code),
-            ``"adaptive-paper"`` (as in the paper), ``"isotropic"`` (sigma 0.5 everywhere), or
-            ``"released"`` (the released non-adaptive kernel, which is not isotropic).
-        sigma_range: lowest and highest filter width in voxels, for ``"adaptive"``.
-        alpha: filter width at the highest entropy over ln 2, for ``"adaptive-paper"``.
-        tap_radius: half width of the filter in voxels.
-        passes: how often the filter runs through the three axes.
-        filter_cost: whether the cost volume is smoothed too, not only the displacement.
-        entropy_radius: search radius of the cost whose entropy is taken; that of the level if None.
-        couplings: weights of the coupled argmins, one an iteration, after a first uncoupled one.
-    """
-
-    radius: int = 1
-    smoothing: Smoothing = "adaptive"
-    sigma_range: tuple[float, float] = (0.1, 0.5)
-    alpha: float = 1.5
-    tap_radius: int = 1
-    passes: int = 3
-    filter_cost: bool = True
-    entropy_radius: int | None = None
-    couplings: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 
 
 def solve_level(fixed: Tensor, moving: Tensor, settings: LevelSettings) -> tuple[Tensor, Tensor]:
@@ -78,7 +42,7 @@ def solve_level(fixed: Tensor, moving: Tensor, settings: LevelSettings) -> tuple
     check_volumes("solve_level", fixed=fixed, moving=moving)
     check_same_shape("solve_level", fixed=fixed, moving=moving)
     check_device("solve_level", fixed)
-    return _solve_level(fixed, moving, None, None, **asdict(settings))
+    return _solve_level(fixed, moving, None, None, *astuple(settings))
 
 
 def solve_level_reference(
@@ -127,7 +91,7 @@ def register_level(
     if displacement is not None:
         check_displacement("register_level", displacement)
         check_same_shape("register_level", fixed=fixed[:, 0], displacement=displacement[:, 0])
-    return _solve_level(fixed, moving, displacement, squarings, **asdict(settings))
+    return _solve_level(fixed, moving, displacement, squarings, *astuple(settings))
 
 
 def register_level_reference(
@@ -145,62 +109,51 @@ def register_level_reference(
     return step if displacement is None else compose_reference(step, displacement), entropy
 
 
-@torch.library.custom_op("triton_reg::solve_level", mutates_args=(), device_types="cpu")
+@torch.library.custom_op(
+    "triton_reg::solve_level",
+    mutates_args=(),
+    device_types="cpu",
+    schema="(Tensor fixed, Tensor moving, Tensor? displacement, int? squarings, int radius,"
+    " str smoothing, float[] sigma_range, float alpha, int tap_radius, int passes,"
+    " bool filter_cost, int? entropy_radius, float[] couplings) -> (Tensor, Tensor)",
+)
 def _solve_level(
-    fixed: Tensor,
-    moving: Tensor,
-    displacement: Tensor | None,
-    squarings: int | None,
-    radius: int,
-    smoothing: str,
-    sigma_range: Sequence[float],
-    alpha: float,
-    tap_radius: int,
-    passes: int,
-    filter_cost: bool,
-    entropy_radius: int | None,
-    couplings: Sequence[float],
+    fixed: Tensor, moving: Tensor, displacement: Tensor | None, squarings: int | None, *values: Any
 ) -> tuple[Tensor, Tensor]:
     """Both public functions: without ``squarings`` the velocity itself is returned."""
-    settings: dict[str, Any] = {
-        "radius": radius,
-        "smoothing": smoothing,
-        "sigma_range": tuple(sigma_range),
-        "alpha": alpha,
-        "tap_radius": tap_radius,
-        "passes": passes,
-        "filter_cost": filter_cost,
-        "entropy_radius": entropy_radius,
-        "couplings": tuple(couplings),
-    }
+    settings = _settings(values)
     if not has_kernel(fixed, moving):
         return _solve_by_reference(fixed, moving, displacement, squarings, settings)
     from triton_reg.ops._cpu import solve_level as cpu
 
     if squarings is None:
-        found = cpu.solve_level(array(fixed), array(moving), **settings)
+        found = cpu.solve_level(array(fixed), array(moving), settings)
     else:
         known = None if displacement is None else array(displacement)
-        found = cpu.register_level(array(fixed), array(moving), known, squarings, **settings)
+        found = cpu.register_level(array(fixed), array(moving), known, settings, squarings)
     return torch.from_numpy(found[0]), torch.from_numpy(found[1])
-
-
-_SETTINGS = tuple(field.name for field in fields(LevelSettings))
 
 
 @_solve_level.register_kernel("cuda")
 def _solve_level_cuda(
     fixed: Tensor, moving: Tensor, displacement: Tensor | None, squarings: int | None, *values: Any
 ) -> tuple[Tensor, Tensor]:
-    """As above; ``values`` are the settings in their order. Storage is float32 throughout."""
-    settings = dict(zip(_SETTINGS, values, strict=True))
+    """As above. Storage is float32 throughout."""
+    settings = _settings(values)
     if not has_kernel(fixed, moving):
         return _solve_by_reference(fixed, moving, displacement, squarings, settings)
     from triton_reg.ops._triton import solve_level as gpu
 
     if squarings is None:
-        return gpu.solve_level(fixed, moving, precision="exact", **settings)
-    return gpu.register_level(fixed, moving, displacement, squarings, precision="exact", **settings)
+        return gpu.solve_level(fixed, moving, settings, precision="exact")
+    return gpu.register_level(fixed, moving, displacement, settings, squarings, precision="exact")
+
+
+def _settings(values: tuple[Any, ...]) -> LevelSettings:
+    """Settings from the operator's arguments, which are their fields in order."""
+    names = (field.name for field in fields(LevelSettings))
+    plain: list[Any] = [tuple(value) if isinstance(value, list) else value for value in values]
+    return LevelSettings(**dict(zip(names, plain, strict=True)))
 
 
 def _solve_by_reference(
@@ -208,12 +161,11 @@ def _solve_by_reference(
     moving: Tensor,
     displacement: Tensor | None,
     squarings: int | None,
-    settings: dict[str, Any],
+    settings: LevelSettings,
 ) -> tuple[Tensor, Tensor]:
-    level = LevelSettings(**settings)
     if squarings is None:
-        return solve_level_reference(fixed, moving, level)
-    return register_level_reference(fixed, moving, displacement, level, squarings)
+        return solve_level_reference(fixed, moving, settings)
+    return register_level_reference(fixed, moving, displacement, settings, squarings)
 
 
 @_solve_level.register_fake
@@ -225,13 +177,8 @@ def _(fixed: Tensor, *arguments: Any, **settings: Any) -> tuple[Tensor, Tensor]:
 
 def filter_taps(entropy: Tensor, settings: LevelSettings) -> Taps:
     """The taps that ``settings`` give to a volume with this entropy ``[B, D, H, W]``."""
-    match settings.smoothing:
-        case "adaptive":
-            sigma = sigma_from_range(entropy, settings.sigma_range)
-            return gaussian_taps(sigma, settings.tap_radius)
-        case "adaptive-paper":
-            return gaussian_taps(sigma_from_alpha(entropy, settings.alpha), settings.tap_radius)
-        case "isotropic":
-            return constant_taps(_ISOTROPIC_SIDES, entropy)
-        case "released":
-            return constant_taps(_RELEASED_SIDES, entropy)
+    if settings.constant_sides is not None:
+        return constant_taps(settings.constant_sides, entropy)
+    if settings.smoothing == "adaptive":
+        return gaussian_taps(sigma_from_range(entropy, settings.sigma_range), settings.tap_radius)
+    return gaussian_taps(sigma_from_alpha(entropy, settings.alpha), settings.tap_radius)

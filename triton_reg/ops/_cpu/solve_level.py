@@ -1,8 +1,6 @@
 """One pyramid level of VoxelOpt: a chain of kernels on bordered volumes."""
 
 import math
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -25,53 +23,27 @@ from triton_reg.ops._cpu.cost_entropy import cost_entropy
 from triton_reg.ops._cpu.coupled_argmin import coupled_argmin
 from triton_reg.ops._cpu.layout import crop, pad, padded_size, scratch, zero_border
 from triton_reg.ops._cpu.warp import warp_linear
+from triton_reg.ops.level_settings import LevelSettings
 
 _TINY = float(np.finfo(np.float32).tiny)
-# the constant kernels of the definition, side taps along the three axes
-_CONSTANT_SIDES = {
-    "isotropic": (0.10650698, 0.10650698, 0.10650698),
-    "released": (0.10650698, 1 / 3, 0.01766842),
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class LevelSettings:
-    """The settings of the definition in ``ops/solve_level.py``, under the same names."""
-
-    radius: int = 1
-    smoothing: str = "adaptive"
-    sigma_range: tuple[float, float] = (0.1, 0.5)
-    alpha: float = 1.5
-    tap_radius: int = 1
-    passes: int = 3
-    filter_cost: bool = True
-    entropy_radius: int | None = None
-    couplings: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
-
-    @property
-    def border(self) -> int:
-        """Voxels by which any stencil of this level reaches out of the volume."""
-        return max(self.radius, self.entropy_radius or 1, self.tap_radius)
 
 
 def solve_level(
-    fixed: np.ndarray, moving: np.ndarray, **settings: Any
+    fixed: np.ndarray, moving: np.ndarray, settings: LevelSettings
 ) -> tuple[np.ndarray, np.ndarray]:
     """Displacement that aligns ``moving``, already warped, to ``fixed``.
 
     Args:
         fixed, moving: ``[B, C, D, H, W]``.
-        settings: the fields of :class:`LevelSettings`.
 
     Returns:
         The displacement ``[B, 3, D, H, W]`` in voxels and the entropy ``[B, D, H, W]`` in nats.
     """
-    level = LevelSettings(**settings)
     displacement = np.empty((len(fixed), 3, *fixed.shape[2:]), np.float32)
     entropy = np.empty((len(fixed), *fixed.shape[2:]), np.float32)
     for pair in range(len(fixed)):
-        vectors = _solve_pair(fixed[pair], moving[pair], None, level, entropy[pair])
-        crop(vectors, level.border, displacement[pair])
+        vectors = _solve_pair(fixed[pair], moving[pair], None, settings, entropy[pair])
+        crop(vectors, _border(settings), displacement[pair])
     return displacement, entropy
 
 
@@ -79,8 +51,8 @@ def register_level(
     fixed: np.ndarray,
     moving: np.ndarray,
     displacement: np.ndarray | None,
+    settings: LevelSettings,
     squarings: int,
-    **settings: Any,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Warp, solve, integrate and compose: all that a pyramid level does to a displacement.
 
@@ -91,19 +63,22 @@ def register_level(
         fixed, moving: ``[B, C, D, H, W]``.
         displacement: what is known so far, ``[B, 3, D, H, W]`` in voxels of this level; or None.
         squarings: steps of scaling and squaring.
-        settings: the fields of :class:`LevelSettings`.
 
     Returns:
         The new displacement ``[B, 3, D, H, W]`` and the entropy ``[B, D, H, W]`` in nats.
     """
-    level = LevelSettings(**settings)
     result = np.empty((len(fixed), 3, *fixed.shape[2:]), np.float32)
     entropy = np.empty((len(fixed), *fixed.shape[2:]), np.float32)
     for pair in range(len(fixed)):
         known = None if displacement is None else displacement[pair]
-        velocity = _solve_pair(fixed[pair], moving[pair], known, level, entropy[pair])
-        _advance(velocity, known, squarings, (*fixed.shape[2:], level.border), result[pair])
+        velocity = _solve_pair(fixed[pair], moving[pair], known, settings, entropy[pair])
+        _advance(velocity, known, squarings, (*fixed.shape[2:], _border(settings)), result[pair])
     return result, entropy
+
+
+def _border(level: LevelSettings) -> int:
+    """Voxels by which any stencil of this level reaches out of the volume."""
+    return max(level.radius, level.entropy_radius or 1, level.tap_radius)
 
 
 def _advance(velocity, known, squarings, geometry, out):
@@ -120,8 +95,8 @@ def _advance(velocity, known, squarings, geometry, out):
 
 def _solve_pair(fixed, moving, known, level, entropy):
     """The bordered displacement ``[3, P]`` of one pair; fills ``entropy [D, H, W]``."""
-    geometry = (*fixed.shape[1:], level.border)
-    bordered = _bordered(moving, known, level.border)
+    geometry = (*fixed.shape[1:], _border(level))
+    bordered = _bordered(moving, known, _border(level))
     size = bordered.shape[1]
     cost = _cost_volume(fixed, bordered, level, entropy)
     smooth = _smoother(level, geometry, size, entropy)
@@ -129,8 +104,8 @@ def _solve_pair(fixed, moving, known, level, entropy):
         smooth(cost)
     vectors = scratch("compose first", 3, size)
     vectors[:] = 0
-    plane = size // (fixed.shape[1] + 2 * level.border)
-    begin, end = level.border * plane, size - level.border * plane
+    plane = size // (fixed.shape[1] + 2 * _border(level))
+    begin, end = _border(level) * plane, size - _border(level) * plane
     for coupling in (0.0, *level.couplings):
         coupled_argmin(cost, vectors, f4(coupling), level.radius, begin, end)
         smooth(vectors)
@@ -139,11 +114,11 @@ def _solve_pair(fixed, moving, known, level, entropy):
 
 def _smoother(level, geometry, size, entropy):
     """A function that filters bordered volumes ``[K, P]`` in place as the level wants."""
-    if level.smoothing in _CONSTANT_SIDES:
-        sides = _constant_sides(_CONSTANT_SIDES[level.smoothing], geometry, size)
+    if level.constant_sides is not None:
+        sides = _constant_sides(level.constant_sides, geometry, size)
         return lambda volumes: filter_three_taps(volumes, sides, level.passes, geometry)
     taps = _entropy_taps(entropy, level)
-    if level.tap_radius > 1:
+    if level.is_wide:
         return lambda volumes: filter_wide(volumes, taps, level.passes, geometry)
     sides = (taps[1], taps[1], taps[1])
     return lambda volumes: filter_three_taps(volumes, sides, level.passes, geometry)
@@ -168,10 +143,10 @@ def _cost_volume(fixed, moving, level, entropy):
     own_entropy = entropy
     if other not in (None, radius):
         cost = scratch("cost", (2 * other + 1) ** 3, size)
-        cost_entropy(fixed, moving, other, level.border, cost, entropy)
+        cost_entropy(fixed, moving, other, _border(level), cost, entropy)
         own_entropy = scratch("unused entropy", *entropy.shape)
     cost = scratch("cost", (2 * radius + 1) ** 3, size)
-    cost_entropy(fixed, moving, radius, level.border, cost, own_entropy)
+    cost_entropy(fixed, moving, radius, _border(level), cost, own_entropy)
     return cost
 
 
@@ -192,7 +167,7 @@ def _entropy_taps(entropy, level):
         span = highest - origin
     else:
         origin, low, scale, span = 0.0, 0.0, level.alpha, highest
-    border, inverse = level.border, 1 / max(span, _TINY)
+    border, inverse = _border(level), 1 / max(span, _TINY)
     taps = scratch("taps", level.tap_radius + 1, padded_size(entropy.shape, border))
     gaussian_taps(entropy, f4(origin), f4(inverse), f4(low), f4(scale), border, taps)
     return taps

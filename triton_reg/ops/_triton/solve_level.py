@@ -6,9 +6,6 @@ the bytes of a chain that waits for memory. ``precision="exact"`` stores float32
 radius 2 and 3, and wide filters of the cost volume, take float32 kernels at either precision.
 """
 
-from dataclasses import dataclass
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -19,50 +16,23 @@ from triton_reg.ops._triton.coupled_argmin import code_bits, coupled_argmin
 from triton_reg.ops._triton.filter_weights import entropy_weights
 from triton_reg.ops._triton.layout import channels_last
 from triton_reg.ops._triton.warp import warp_features
+from triton_reg.ops.level_settings import LevelSettings
 
 Shape = tuple[int, int, int]
 
-# the constant kernels of the definition, side taps along the three axes
-_CONSTANT_SIDES = {
-    "isotropic": (0.10650698, 0.10650698, 0.10650698),
-    "released": (0.10650698, 1 / 3, 0.01766842),
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class LevelSettings:
-    """The settings of the definition in ``ops/solve_level.py``, under the same names."""
-
-    radius: int = 1
-    smoothing: str = "adaptive"
-    sigma_range: tuple[float, float] = (0.1, 0.5)
-    alpha: float = 1.5
-    tap_radius: int = 1
-    passes: int = 3
-    filter_cost: bool = True
-    entropy_radius: int | None = None
-    couplings: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
-
-    @property
-    def is_wide(self) -> bool:
-        """Whether the filter reaches beyond the next voxel."""
-        return self.tap_radius > 1 and self.smoothing not in _CONSTANT_SIDES
-
 
 def solve_level(
-    fixed: Tensor, moving: Tensor, *, precision: str = "fast", **settings: Any
+    fixed: Tensor, moving: Tensor, level: LevelSettings, *, precision: str = "fast"
 ) -> tuple[Tensor, Tensor]:
     """Displacement that aligns ``moving``, already warped, to ``fixed``.
 
     Args:
         fixed, moving: ``[B, C, D, H, W]``.
         precision: ``"fast"`` (fp16 storage) or ``"exact"`` (float32).
-        settings: the fields of :class:`LevelSettings`.
 
     Returns:
         The displacement ``[B, 3, D, H, W]`` in voxels and the entropy ``[B, D, H, W]`` in nats.
     """
-    level = LevelSettings(**settings)
     shape, dtype = _shape(fixed), _storage(level, precision)
     found, entropy = _solve(
         channels_last(fixed, dtype), channels_last(moving, dtype), shape, fixed.shape[1], level
@@ -74,10 +44,10 @@ def register_level(
     fixed: Tensor,
     moving: Tensor,
     displacement: Tensor | None,
+    level: LevelSettings,
     squarings: int,
     *,
     precision: str = "fast",
-    **settings: Any,
 ) -> tuple[Tensor, Tensor]:
     """Warp, solve, integrate and compose: all that a pyramid level does to a displacement.
 
@@ -86,12 +56,10 @@ def register_level(
         displacement: what is known so far, ``[B, 3, D, H, W]`` in voxels of this level; or None.
         squarings: steps of scaling and squaring.
         precision: ``"fast"`` (fp16 storage) or ``"exact"`` (float32).
-        settings: the fields of :class:`LevelSettings`.
 
     Returns:
         The new displacement ``[B, 3, D, H, W]`` and the entropy ``[B, D, H, W]`` in nats.
     """
-    level = LevelSettings(**settings)
     shape, dtype = _shape(fixed), _storage(level, precision)
     lines, known = channels_last(moving, dtype), None
     if displacement is not None:
@@ -146,8 +114,8 @@ def _cost_and_entropy(fixed, moving, shape, channels, level):
 
 def _sides(entropy, extremes, level, storage):
     """Side weights of the level's filter."""
-    if level.smoothing in _CONSTANT_SIDES:
-        return Sides(None, _CONSTANT_SIDES[level.smoothing])
+    if level.constant_sides is not None:
+        return Sides(None, level.constant_sides)
     dtype = torch.float32 if level.is_wide else storage
     return Sides(entropy_weights(entropy, extremes, level, dtype))
 

@@ -1,0 +1,52 @@
+"""The settings of a pyramid level: what its definition and its kernels all read."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Smoothing = Literal["adaptive", "adaptive-paper", "isotropic", "released"]
+
+# exp(-2) and exp(-4) are Gaussians of sigma 0.5 and 0.3536; the released non-adaptive kernel was
+# meant to be isotropic but one of its coordinate grids counts axis 2 twice and axis 1 not at all
+_CONSTANT_SIDES = {
+    "isotropic": (0.10650698, 0.10650698, 0.10650698),
+    "released": (0.10650698, 1 / 3, 0.01766842),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LevelSettings:
+    """How one level is solved; the defaults are those of the released VoxelOpt code.
+
+    Attributes:
+        radius: half width of the search window in voxels.
+        smoothing: ``"adaptive"`` (width from the entropy as in the released code),
+            ``"adaptive-paper"`` (as in the paper), ``"isotropic"`` (sigma 0.5 everywhere), or
+            ``"released"`` (the released non-adaptive kernel, which is not isotropic).
+        sigma_range: lowest and highest filter width in voxels, for ``"adaptive"``.
+        alpha: filter width at the highest entropy over ln 2, for ``"adaptive-paper"``.
+        tap_radius: half width of the filter in voxels.
+        passes: how often the filter runs through the three axes.
+        filter_cost: whether the cost volume is smoothed too, not only the displacement.
+        entropy_radius: search radius of the cost whose entropy is taken; that of the level if None.
+        couplings: weights of the coupled argmins, one an iteration, after a first uncoupled one.
+    """
+
+    radius: int = 1
+    smoothing: Smoothing = "adaptive"
+    sigma_range: tuple[float, float] = (0.1, 0.5)
+    alpha: float = 1.5
+    tap_radius: int = 1
+    passes: int = 3
+    filter_cost: bool = True
+    entropy_radius: int | None = None
+    couplings: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+
+    @property
+    def constant_sides(self) -> tuple[float, float, float] | None:
+        """Side taps along the three axes where the filter is the same everywhere, else None."""
+        return _CONSTANT_SIDES.get(self.smoothing)
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether the filter reaches beyond the next voxel."""
+        return self.tap_radius > 1 and self.constant_sides is None
