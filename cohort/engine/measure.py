@@ -11,9 +11,9 @@ from torch import Tensor
 from cohort.data.geometry import Grid
 from cohort.data.store import Subject
 from triton_reg import Displacement
-from triton_reg.metrics.endpoint import endpoint_error_mm
+from triton_reg.metrics.endpoint import endpoint_error_mm, mean_length_mm
 from triton_reg.metrics.jacobian import jacobian_measures
-from triton_reg.metrics.overlap import dice
+from triton_reg.metrics.overlap import dice_of_counts, label_counts
 from triton_reg.metrics.similarity import ncc
 from triton_reg.ops.resize import Shape, resize, resize_nearest
 
@@ -77,15 +77,13 @@ def measure_pair(
         "folding": jacobian.folding.item(),
         "sdlogj": jacobian.sdlogj.item(),
     }
-    still = torch.zeros_like(vectors)
     everywhere = torch.ones_like(fixed.mask)
-    moved = endpoint_error_mm(vectors, still, spacing_mm, everywhere)
-    measures["displacement_mean_mm"] = moved.item()
+    measures["displacement_mean_mm"] = mean_length_mm(vectors, spacing_mm, everywhere).item()
     measures |= _overlap(fixed, moving, displacement)
     truth = true_displacement(fixed, moving)
     if truth is not None:
         inside = fixed.mask if fixed.labels is None else fixed.labels
-        measures["epe_before_mm"] = endpoint_error_mm(still, truth, spacing_mm, inside).item()
+        measures["epe_before_mm"] = mean_length_mm(truth, spacing_mm, inside).item()
         measures["epe_mm"] = endpoint_error_mm(vectors, truth, spacing_mm, inside).item()
     return {name: value for name, value in measures.items() if not _is_nan(value)}
 
@@ -118,27 +116,23 @@ def _overlap(fixed: Scan, moving: Scan, displacement: Displacement) -> dict[str,
     """Dice of the structures that both subjects have, before and after."""
     if fixed.labels is None or moving.labels is None:
         return {}
-    structures = _shared_structures(fixed.labels, moving.labels)
+    before = label_counts(fixed.labels, moving.labels)
+    # the label values above 0 that both have
+    structures = (before[0, 1:].bool() & before[1, 1:].bool()).nonzero()[:, 0] + 1
     if not len(structures):
         return {}
+    warped = warped_labels(moving.labels, displacement)
+    after = label_counts(fixed.labels, warped, before.shape[1])
     # a structure that warping has moved out of the grid overlaps by nothing
-    after = dice(fixed.labels, warped_labels(moving.labels, displacement), structures)
-    after = after.nan_to_num(0.0)
-    before = dice(fixed.labels, moving.labels, structures)
+    scores = dice_of_counts(after[:, structures]).nan_to_num(0.0)
+    scores_before = dice_of_counts(before[:, structures])
     names = structures.tolist()
     return {
-        "dice_mean": after.mean().item(),
-        "dice_before": before.mean().item(),
-        "dice": list(zip(names, after.tolist(), strict=True)),
-        "dice_structures_before": list(zip(names, before.tolist(), strict=True)),
+        "dice_mean": scores.mean().item(),
+        "dice_before": scores_before.mean().item(),
+        "dice": list(zip(names, scores.tolist(), strict=True)),
+        "dice_structures_before": list(zip(names, scores_before.tolist(), strict=True)),
     }
-
-
-def _shared_structures(fixed_labels: Tensor, moving_labels: Tensor) -> Tensor:
-    """The label values above 0 that both maps have, in order."""
-    sizes = [labels.flatten().bincount() for labels in (fixed_labels, moving_labels)]
-    shared = min(len(size) for size in sizes)
-    return (sizes[0][1:shared].bool() & sizes[1][1:shared].bool()).nonzero()[:, 0] + 1
 
 
 def _tensor(array: np.ndarray) -> Tensor:
