@@ -14,11 +14,14 @@ from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
 from triton_reg.ops._triton import (  # noqa: E402
+    box,
     compose,
     cost_entropy,
     coupled_argmin,
     filter_kernels,
     filter_weights,
+    local_contrast,
+    mind_ssc,
     warp,
 )
 
@@ -28,14 +31,13 @@ CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuob
 POINTERS = {
     "codes": "*i16", "coarse": "*fp32", "displacement": "*fp32", "entropy": "*fp32",
     "entropy_range": "*fp32", "extremes": "*fp32", "first": "*fp32", "found": "*fp32",
-    "second": "*fp32",
+    "second": "*fp32", "contrast": "*fp32", "distances": "*fp32", "means": "*fp32", "sums": "*fp32",
+    "typical": "*fp32",
 }  # fmt: skip
 FLOATS = {
-    "base", "coupling", "factor", "gain", "scale1", "scale2", "side0", "side1", "side2", "step0",
-    "step1", "step2",
+    "base", "coupling", "factor", "floor", "gain", "scale", "scale1", "scale2", "side0", "side1",
+    "side2", "step0", "step1", "step2",
 }  # fmt: skip
-# true of the grids that take the time: 96 x 80 x 128 voxels and their like
-MULTIPLES_OF_16 = {"voxels"}
 
 
 @dataclass(frozen=True)
@@ -61,22 +63,22 @@ class Build:
 BUILDS = (
     Build(
         cost_entropy.cost_entropy_kernel,
-        {"C": 14, "CP": 16, "BLOCK": 64, "FORM": "packed"},
-        {"fixed": "*fp16", "moving": "*fp16", "cost": "*i32"},
+        {"C": 14, "CP": 16, "HALF": True, "BLOCK": 64, "FORM": "packed"},
+        {"fixed": "*i64", "moving": "*i64", "cost": "*i32"},
         (88, 101),
         shared=256,
     ),
     Build(
         cost_entropy.cost_entropy_kernel,
-        {"C": 14, "CP": 16, "BLOCK": 64, "FORM": "plain"},
-        {"fixed": "*fp32", "moving": "*fp32", "cost": "*fp32"},
+        {"C": 14, "CP": 16, "HALF": False, "BLOCK": 64, "FORM": "plain"},
+        {"fixed": "*i64", "moving": "*i64", "cost": "*fp32"},
         (112, 112),
         shared=256,
     ),
     Build(
         cost_entropy.cost_kernel,
-        {"C": 14, "CP": 16, "BLOCK": 64, "RADIUS": 2},
-        {"fixed": "*fp32", "moving": "*fp32", "cost": "*fp32"},
+        {"C": 14, "CP": 16, "HALF": False, "BLOCK": 64, "RADIUS": 2},
+        {"fixed": "*i64", "moving": "*i64", "cost": "*fp32"},
         (44, 44),
         shared=256,
     ),
@@ -135,8 +137,8 @@ BUILDS = (
     Build(compose.compose_kernel, {"BLOCK": 256}, {"target": "*fp32"}, (61, 79)),
     Build(
         warp.warp_features_kernel,
-        {"CP": 16, "RESIZED": True, "BLOCK": 128},
-        {"features": "*fp16", "warped": "*fp16"},
+        {"CP": 16, "HALF": True, "RESIZED": True, "BLOCK": 128},
+        {"features": "*i64", "warped": "*fp16"},
         (105, 105),
         shared=1024,
     ),
@@ -145,6 +147,23 @@ BUILDS = (
         {"DISPLACED": True, "NEAREST": False, "BORDER": False, "BLOCK": 128},
         {"volume": "*fp32", "warped": "*fp32"},
         (53, 53),
+        options={"enable_fp_fusion": False},
+    ),
+    Build(box.box_axis_kernel, {"BLOCK": 256}, {"source": "*fp32", "target": "*fp32"}, (40, 40)),
+    Build(local_contrast.contrast_kernel, {"BLOCK": 256}, {"volume": "*fp32"}, (32, 32)),
+    Build(
+        mind_ssc.differences_kernel,
+        {"BLOCK": 256},
+        {"volume": "*fp32", "offsets": "*i32", "target": "*fp32"},
+        (40, 40),
+    ),
+    Build(mind_ssc.variance_kernel, {"PAIRS": 12, "BLOCK": 256}, {}, (64, 64), shared=64),
+    Build(
+        mind_ssc.descriptors_kernel,
+        {"PAIRS": 12, "BLOCK": 256},
+        {"target": "*fp32"},
+        (64, 64),
+        shared=1024,
     ),
 )  # fmt: skip
 
@@ -166,8 +185,8 @@ def compiled(build: Build, architecture: int) -> Any:
     types = signature(build)
     aligned = {
         (index,): [["tt.divisibility", 16]]
-        for index, (name, kind) in enumerate(types.items())
-        if kind.startswith("*") or name in MULTIPLES_OF_16
+        for index, kind in enumerate(types.values())
+        if kind.startswith("*")
     }
     source = ASTSource(build.kernel, types, constexprs=build.constants, attrs=aligned)
     target = GPUTarget("cuda", architecture, 32)
@@ -199,5 +218,6 @@ def test_a_voxel_of_features_is_read_in_whole_lines(architecture: int, tmp_path:
     cubin = tmp_path / "kernel.cubin"
     cubin.write_bytes(compiled(BUILDS[0], architecture).asm["cubin"])
     loads = re.findall(r"LDG\.[^\s]*", dump("--dump-sass", cubin))
-    assert len(loads) == 28  # 27 shifted reads and the fixed features, 16 bytes a lane
-    assert all(".128" in load for load in loads)
+    # 27 shifted reads and the fixed features, 16 bytes a lane; and both addresses
+    assert sum(".128" in load for load in loads) == 28
+    assert sum(".64" in load for load in loads) == len(loads) - 28 == 2

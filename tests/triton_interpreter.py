@@ -23,7 +23,7 @@ from triton_reg.ops._triton import adaptive_filter as filters
 from triton_reg.ops._triton import cost_entropy as costs
 from triton_reg.ops._triton.coupled_argmin import code_bits, coupled_argmin
 from triton_reg.ops._triton.filter_weights import entropy_range, entropy_weights
-from triton_reg.ops._triton.layout import channels_last
+from triton_reg.ops._triton.layout import Lines, channels_last
 from triton_reg.ops.adaptive_filter import (
     adaptive_filter_reference,
     constant_taps,
@@ -48,27 +48,45 @@ def short_marches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(filters, "_PLANES", 2)
 
 
+def costs_of(
+    fixed: Tensor, moving: Tensor, dtype: torch.dtype, radius: int, wanted: bool = True
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Cost volume, entropy and its range by block, from features in the kernels' layout."""
+    pairs, channels, *shape = fixed.shape
+    kept = [surrounded(channels_last(one, dtype)) for one in (fixed, moving)]
+    lines = [Lines.of(one, tuple(shape), channels) for one in kept]
+    voxels, packs = kept[0].shape[1], dtype == torch.float16
+    rows, kind = (14, torch.int32) if packs else ((2 * radius + 1) ** 3, torch.float32)
+    cost = torch.empty(pairs, rows, voxels, dtype=kind)
+    blocks = costs.entropy_blocks(voxels, kept[0].shape[2], radius)
+    entropy = costs.Entropy(torch.empty(pairs, voxels), torch.empty(pairs, 2, blocks))
+    if radius == 1:
+        costs.cost_entropy(*lines, cost if wanted else None, entropy)
+    else:
+        costs.cost_entropy_wide(*lines, cost, entropy)
+    return cost, entropy.values, entropy.extremes
+
+
 @cases
 def test_cost_and_entropy_are_the_definitions(shape: Shape, pairs: int) -> None:
     fixed, moving = (batch(shape, 3, pairs, seed) for seed in (1, 2))
-    lines = [surrounded(channels_last(one, torch.float32)) for one in (fixed, moving)]
-    cost, entropy, extremes = costs.cost_entropy(*lines, shape, 3, "plain")
+    cost, entropy, extremes = costs_of(fixed, moving, torch.float32, 1)
     assert_as_good_as_float32(cost, lambda f, m: cost_volume_reference(f, m, 1), fixed, moving)
     assert_as_good_as_float32(
         entropy, lambda f, m: entropy_reference(cost_volume_reference(f, m, 1)), fixed, moving
     )
     expected = torch.stack([entropy.amin(1), entropy.amax(1)], dim=1)
-    assert torch.equal(entropy_range(extremes), expected)
-    alone, again, _ = costs.cost_entropy(*lines, shape, 3, "none")
-    assert alone.numel() == 0
+    found = torch.empty(pairs, 2)
+    entropy_range(extremes, found)
+    assert torch.equal(found, expected)
+    _, again, _ = costs_of(fixed, moving, torch.float32, 1, wanted=False)
     assert torch.equal(again, entropy)
 
 
 @cases
 def test_the_packed_cost_is_centred_and_rounded_once(shape: Shape, pairs: int) -> None:
     fixed, moving = (batch(shape, 9, pairs, seed).half() for seed in (1, 2))
-    lines = [surrounded(channels_last(one, torch.float16)) for one in (fixed, moving)]
-    found, entropy, _ = costs.cost_entropy(*lines, shape, 9, "packed")
+    found, entropy, _ = costs_of(fixed, moving, torch.float16, 1)
     cost = cost_volume_reference(fixed.float(), moving.float(), 1)
     centred = (cost - cost.amin(1, keepdim=True)).flatten(2)
     labels = unpacked(found)
@@ -81,8 +99,7 @@ def test_the_packed_cost_is_centred_and_rounded_once(shape: Shape, pairs: int) -
 def test_wide_search_is_the_definition(radius: int) -> None:
     shape = (5, 3, 6)
     fixed, moving = (batch(shape, 2, 1, seed) for seed in (1, 2))
-    lines = [surrounded(channels_last(one, torch.float32)) for one in (fixed, moving)]
-    cost, entropy, _ = costs.cost_entropy_wide(*lines, shape, 2, radius)
+    cost, entropy, _ = costs_of(fixed, moving, torch.float32, radius)
     assert_as_good_as_float32(cost, lambda f, m: cost_volume_reference(f, m, radius), fixed, moving)
     expected = entropy_reference(cost_volume_reference(fixed, moving, radius))
     assert (entropy - expected.flatten(1)).abs().max() <= 1e-5
@@ -93,12 +110,13 @@ def test_wide_search_is_the_definition(radius: int) -> None:
 def test_filter_weights_are_the_definition(shape: Shape, pairs: int, tap_radius: int) -> None:
     entropy = batch(shape, 1, pairs, seed=3)[:, 0]
     flat = entropy.flatten(1)
-    extremes = torch.stack([flat, flat], dim=1)
+    extent = torch.stack([flat.amin(1), flat.amax(1)], dim=1)
     for settings in (
         LevelSettings(tap_radius=tap_radius, sigma_range=(0.1, 1.5)),
         LevelSettings(tap_radius=tap_radius, smoothing="adaptive-paper"),
     ):
-        sides = entropy_weights(flat, extremes, settings, torch.float32)
+        sides = torch.empty(pairs, tap_radius, flat.shape[1])
+        entropy_weights(flat, extent, settings, sides)
         if settings.smoothing == "adaptive":
             sigma = sigma_from_range(entropy, settings.sigma_range)
         else:
@@ -109,8 +127,8 @@ def test_filter_weights_are_the_definition(shape: Shape, pairs: int, tap_radius:
 
 def test_an_entropy_that_is_the_same_everywhere_filters_least() -> None:
     flat = torch.full((2, 30), 0.7)
-    extremes = torch.stack([flat, flat], dim=1)
-    sides = entropy_weights(flat, extremes, LevelSettings(sigma_range=(0.5, 2)), torch.float32)
+    sides = torch.empty(2, 1, 30)
+    entropy_weights(flat, flat[:, :2].contiguous(), LevelSettings(sigma_range=(0.5, 2)), sides)
     assert torch.allclose(sides, torch.tensor(0.10650698))
 
 

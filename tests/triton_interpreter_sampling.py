@@ -17,7 +17,7 @@ from triton_oracle import (
 
 from triton_reg.ops._triton import compose as composition
 from triton_reg.ops._triton import warp as warping
-from triton_reg.ops._triton.layout import channels_last
+from triton_reg.ops._triton.layout import Lines, channels_last
 from triton_reg.ops.compose import compose_reference, integrate_reference
 from triton_reg.ops.resize import Shape, resize_reference
 from triton_reg.ops.warp import warp_reference
@@ -31,19 +31,22 @@ __all__ = ["poisoned_memory"]  # a fixture for all tests here
 @cases
 def test_composition_and_integration_are_the_definitions(shape: Shape, pairs: int) -> None:
     first, second = vectors(shape, 2.5, pairs, seed=8), vectors(shape, 1.5, pairs, seed=9)
-    found = composition.compose(surrounded(first.flatten(2)), surrounded(second.flatten(2)), shape)
+    found = torch.empty_like(first).flatten(2)
+    composition.compose(surrounded(first.flatten(2)), surrounded(second.flatten(2)), shape, found)
     assert_as_good_as_float32(found, compose_reference, first, second)
     for steps in (0, 3):
         velocity = surrounded(second.flatten(2))
-        found = composition.integrate(velocity, shape, steps)
+        found, _ = composition.integrate(velocity, shape, steps, torch.empty_like(velocity))
         assert_as_good_as_float32(found, lambda v, n=steps: integrate_reference(v, n), second)
 
 
 @cases
 def test_features_are_warped_and_the_displacement_upsampled(shape: Shape, pairs: int) -> None:
     features, coarse = batch(shape, 9, pairs, seed=1), vectors((3, 2, 4), 1.0, pairs, seed=2)
-    lines = surrounded(channels_last(features, torch.float32))
-    displacement, warped = warping.upsample_and_warp(lines, coarse, shape)
+    kept = surrounded(channels_last(features, torch.float32))
+    lines, warped = Lines.of(kept, shape, 9), torch.empty_like(kept)
+    displacement = torch.empty(pairs, 3, kept.shape[1])
+    warping.upsample_and_warp(lines, coarse, displacement, warped)
     assert_as_good_as_float32(displacement, lambda c: 2 * resize_reference(c, shape), coarse)
 
     def back(lines: Tensor) -> Tensor:
@@ -54,7 +57,9 @@ def test_features_are_warped_and_the_displacement_upsampled(shape: Shape, pairs:
         back(warped), lambda f, d: warp_reference(f, d, shape), features, fine
     )
     assert (warped[..., 9:] == 0).all()
-    assert torch.equal(warping.warp_features(lines, displacement, shape), warped)
+    again = torch.empty_like(kept)
+    warping.warp_features(lines, displacement, again)
+    assert torch.equal(again, warped)
 
 
 @pytest.mark.parametrize("padding", ["zeros", "border"])

@@ -8,11 +8,23 @@ import torch
 from helpers import smooth_volume
 from torch import Tensor
 
+from triton_reg.ops._triton import (
+    adaptive_filter,
+    box,
+    compose,
+    cost_entropy,
+    coupled_argmin,
+    filter_weights,
+    local_contrast,
+    mind_ssc,
+    warp,
+)
 from triton_reg.ops.resize import Shape
 
 if os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("run through test_triton.py, which sets TRITON_INTERPRET", allow_module_level=True)
 
+_WHOLE_VOLUME, _WHOLE_PLANE = 2**16, 2**11
 CASES: tuple[tuple[Shape, int], ...] = (((4, 5, 7), 1), ((5, 3, 6), 3))
 cases = pytest.mark.parametrize(("shape", "pairs"), CASES, ids=str)
 EPSILON = torch.finfo(torch.float32).eps
@@ -28,6 +40,21 @@ def poisoned_memory() -> Iterator[None]:
     assert (poison[1] == torch.iinfo(torch.int32).max).all()
     yield
     torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
+def large_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs that take whole volumes: the interpreter pays for each operation, not each lane.
+
+    What lies at the borders of blocks is for the tests of single kernels.
+    """
+    for module in (box, compose, coupled_argmin, filter_weights, local_contrast, mind_ssc, warp):
+        monkeypatch.setattr(module, "_BLOCK", _WHOLE_VOLUME)
+    monkeypatch.setattr(adaptive_filter, "_BLOCK", _WHOLE_PLANE)
+    monkeypatch.setattr(adaptive_filter, "_AXIS_BLOCK", _WHOLE_VOLUME)
+    monkeypatch.setattr(adaptive_filter, "_PLANES", 64)
+    monkeypatch.setattr(cost_entropy, "_ENTROPY_BLOCK", _WHOLE_VOLUME)
+    monkeypatch.setattr(cost_entropy, "voxels_a_program", lambda channels: 2**19 // channels)
 
 
 def batch(shape: Shape, channels: int, pairs: int, seed: int) -> Tensor:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 
@@ -62,6 +61,9 @@ def load_weights(path: Path) -> Mapping[str, Tensor]:
         TypeError: if the file holds no tensors by name.
     """
     if path.suffix == ".safetensors":
+        # here, so that registration needs it only where such a file is read
+        from safetensors.torch import load_file
+
         return load_file(path)
     content = torch.load(path, map_location="cpu", weights_only=True)
     for key in ("net", "state_dict", "model"):

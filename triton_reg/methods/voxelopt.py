@@ -3,20 +3,26 @@
 import hashlib
 from dataclasses import dataclass, field, replace
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from triton_reg.displacement import Displacement, upsample_twice
 from triton_reg.features.local import LocalContrast
 from triton_reg.features.mind import MindSSC
 from triton_reg.method import FeatureExtractor, Features, Result
+from triton_reg.methods.pyramid import cropped, features_of, halved, level_count, padded
 from triton_reg.ops.level_settings import LevelSettings
-from triton_reg.ops.resize import Shape, grid_shape, resize
+from triton_reg.ops.pyramid_settings import Precision, PyramidSettings
+from triton_reg.ops.register_pyramid import (
+    is_on_gpu,
+    is_stored,
+    register_pyramid,
+    stored_pyramid,
+)
+from triton_reg.ops.resize import grid_shape, resize
 from triton_reg.ops.solve_level import register_level
 
 # part of the fingerprint: raise it with any change of the arithmetic that changes results
 _ARITHMETIC = 3
-SMALLEST_SIZE = 16  # voxels per axis: four levels down to two voxels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,11 +35,11 @@ class VoxelOpt:
     a velocity, which is integrated and composed with what the coarser levels found.
 
     :meth:`parity` is the released code, :meth:`paper` the text. The defaults differ from the
-    released code in four ways: local contrast and intensity as features, three channels that tell
-    more than MIND's twelve where both scans are of one kind; a wider filter (sigma up to 1.8
-    voxels), which makes the field several times smoother; a second solve at each level, which
-    makes up for what that loses of large displacements; and the full grid. Across modalities use
-    ``features=MindSSC()``.
+    released code in four ways: local contrast and intensity as features, four channels that tell
+    more than MIND's twelve where both scans are of one kind; a wider filter (sigma from 0.5 to 3
+    voxels), which makes the field several times smoother; two coupled argmins instead of six,
+    which makes up for the overlap that a smoother field loses; and the full grid. Across
+    modalities use ``features=MindSSC()``.
 
     Attributes:
         features: what is compared; any extractor.
@@ -44,14 +50,20 @@ class VoxelOpt:
         downsample: factor by which features are halved before matching (1 or 2); with 2 the
             displacement, labels and metrics live on the halved grid.
         squarings: steps of scaling and squaring.
+        precision: on a GPU, ``"fast"`` stores features, filter weights and cost volume of the two
+            finest levels in fp16 and calculates in float32; ``"exact"`` stores float32. On a CPU
+            both are float32.
     """
 
     features: FeatureExtractor = field(default_factory=LocalContrast)
-    level: LevelSettings = field(default_factory=lambda: LevelSettings(sigma_range=(0.2, 1.8)))
+    level: LevelSettings = field(
+        default_factory=lambda: LevelSettings(sigma_range=(0.5, 3.0), couplings=(0.03, 0.3))
+    )
     levels: int = 5
-    solves: tuple[int, ...] = (2,)
+    solves: tuple[int, ...] = (1,)
     downsample: int = 1
     squarings: int = 7
+    precision: Precision = "fast"
 
     def __post_init__(self) -> None:
         if self.downsample not in (1, 2):
@@ -60,10 +72,14 @@ class VoxelOpt:
             raise ValueError(f"VoxelOpt: levels must be at least 1, got {self.levels}")
         if not self.solves or min(self.solves) < 1:
             raise ValueError(f"VoxelOpt: each level is solved at least once, got {self.solves}")
+        if self.precision not in ("fast", "exact"):
+            raise ValueError(f"VoxelOpt: precision must be fast or exact, got {self.precision!r}")
 
     @classmethod
     def parity(cls, features: FeatureExtractor | None = None, **level: object) -> "VoxelOpt":
         """The released code: half resolution, sigma from 0.1 to 0.5 voxels, window -500 to 800 HU.
+
+        Precision is exact.
 
         Args:
             features: another extractor than MIND-SSC.
@@ -71,7 +87,7 @@ class VoxelOpt:
         """
         settings = replace(LevelSettings(), **level)  # type: ignore[arg-type]
         features = features or MindSSC(window=(-500.0, 800.0))
-        return cls(features=features, level=settings, solves=(1,), downsample=2)
+        return cls(features=features, level=settings, solves=(1,), downsample=2, precision="exact")
 
     @classmethod
     def paper(cls, features: FeatureExtractor | None = None, **level: object) -> "VoxelOpt":
@@ -107,21 +123,23 @@ class VoxelOpt:
 
         Returns:
             One ``[N, C, d, h, w]`` a level; level 0 has the (halved) volume's own size, the coarser
-            ones are those of the volume padded to a size that can be halved.
+            ones are those of the volume padded to a size that can be halved. On a GPU, what
+            :func:`triton_reg.ops.register_pyramid.stored_pyramid` makes of them.
 
         Raises:
-            ValueError: if the (halved) volume is smaller than 16 voxels on an axis.
+            ValueError: if the (halved) volume is smaller than 16 voxels on an axis, or if a feature
+                does not fit into fp16 on a GPU.
         """
         finest = self.features(volume, mask)
         if self.downsample == 2:
-            finest = resize(finest, _halved(finest))
-        levels = self._levels_of(grid_shape(finest))
-        pyramid = [finest]
-        level = _padded(finest, levels)
+            finest = resize(finest, halved(finest))
+        levels = level_count(grid_shape(finest), self.levels)
+        pyramid = [padded(finest, levels)]
         for _ in range(levels - 1):
-            level = resize(level, _halved(level))
-            pyramid.append(level)
-        return tuple(pyramid)
+            pyramid.append(resize(pyramid[-1], halved(pyramid[-1])))
+        if is_on_gpu(finest):
+            return stored_pyramid(pyramid, grid_shape(finest), self._pyramid_settings)
+        return finest, *pyramid[1:]
 
     def register(self, fixed: Features, moving: Features, pairs: Tensor) -> Result:
         """Register pairs of prepared subjects.
@@ -137,9 +155,20 @@ class VoxelOpt:
         Raises:
             ValueError: if fixed and moving features differ in shape.
         """
+        if is_stored(fixed):
+            displacement, entropy = register_pyramid(fixed, moving, pairs, self._pyramid_settings)
+        else:
+            displacement, entropy = self._register_levels(fixed, moving, pairs)
+        shape = grid_shape(displacement)
+        return Result(Displacement(displacement, shape, shape), {"entropy": entropy})
+
+    def _register_levels(
+        self, fixed: Features, moving: Features, pairs: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Displacement and entropy on the working grid, level by level."""
         displacement = entropy = None
         for level in reversed(range(len(fixed))):
-            target, source = self._level(fixed, moving, pairs, level)
+            target, source = features_of(fixed, moving, pairs, level)
             if displacement is not None:
                 displacement = upsample_twice(displacement, grid_shape(target))
             for _ in range(self.solves[min(level, len(self.solves) - 1)]):
@@ -149,46 +178,13 @@ class VoxelOpt:
         assert displacement is not None
         assert entropy is not None
         shape = grid_shape(fixed[0])
-        return Result(
-            Displacement(_cropped(displacement, shape), shape, shape),
-            {"entropy": _cropped(entropy, shape)},
+        return cropped(displacement, shape), cropped(entropy, shape)
+
+    @property
+    def _pyramid_settings(self) -> PyramidSettings:
+        return PyramidSettings(
+            level=self.level,
+            solves=self.solves,
+            squarings=self.squarings,
+            precision=self.precision,
         )
-
-    def _level(
-        self, fixed: Features, moving: Features, pairs: Tensor, level: int
-    ) -> tuple[Tensor, Tensor]:
-        """Fixed and moving features of the pairs at one level, in at least float32."""
-        chosen = []
-        for features, rows in zip((fixed, moving), pairs.unbind(1), strict=True):
-            one = features[level].index_select(0, rows)
-            one = one.float() if one.element_size() < 4 else one
-            chosen.append(_padded(one, len(fixed)) if level == 0 else one)
-        return chosen[0], chosen[1]
-
-    def _levels_of(self, shape: Shape) -> int:
-        if min(shape) < SMALLEST_SIZE:
-            raise ValueError(
-                f"VoxelOpt: each size must be at least {SMALLEST_SIZE} voxels"
-                f"{' after halving' if self.downsample == 2 else ''}, got {shape}"
-            )
-        return min(self.levels, min(shape).bit_length() - 1)
-
-
-def _halved(field: Tensor) -> Shape:
-    depth, height, width = grid_shape(field)
-    return depth // 2, height // 2, width // 2
-
-
-def _padded(field: Tensor, levels: int) -> Tensor:
-    """Repeat the last voxels until every size can be halved ``levels - 1`` times."""
-    unit = 2 ** (levels - 1)
-    missing = [-size % unit for size in field.shape[2:]]
-    if not any(missing):
-        return field
-    return F.pad(field, [0, missing[2], 0, missing[1], 0, missing[0]], mode="replicate")
-
-
-def _cropped(field: Tensor, shape: Shape) -> Tensor:
-    """Undo :func:`_padded` on a field whose last three axes are the volume's."""
-    depth, height, width = shape
-    return field[..., :depth, :height, :width].contiguous()

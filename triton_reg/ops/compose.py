@@ -74,7 +74,10 @@ def _compose_cuda(first: Tensor, second: Tensor) -> Tensor:
     from triton_reg.ops._triton import compose as gpu
 
     flat = first.flatten(2).contiguous(), second.flatten(2).contiguous()
-    return gpu.compose(*flat, grid_shape(first)).view_as(first)
+    found = torch.empty_like(flat[0])
+    with torch.cuda.device_of(first):
+        gpu.compose(*flat, grid_shape(first), found)
+    return found.view_as(first)
 
 
 @_compose.register_fake
@@ -100,7 +103,9 @@ def _integrate_cuda(velocity: Tensor, steps: int) -> Tensor:
 
     # its kernels overwrite what they are given
     flat = velocity.flatten(2).clone(memory_format=torch.contiguous_format)
-    return gpu.integrate(flat, grid_shape(velocity), steps).view_as(velocity)
+    with torch.cuda.device_of(velocity):
+        found, _ = gpu.integrate(flat, grid_shape(velocity), steps, torch.empty_like(flat))
+    return found.view_as(velocity)
 
 
 @_integrate.register_fake

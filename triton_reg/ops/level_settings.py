@@ -1,7 +1,8 @@
 """The settings of a pyramid level: what its definition and its kernels all read."""
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 Smoothing = Literal["adaptive", "adaptive-paper", "isotropic", "released"]
 
@@ -50,3 +51,12 @@ class LevelSettings:
     def is_wide(self) -> bool:
         """Whether the filter reaches beyond the next voxel."""
         return self.tap_radius > 1 and self.constant_sides is None
+
+    @classmethod
+    def from_values(cls, values: Iterable[Any]) -> "LevelSettings":
+        """Settings from their values in order, lists for tuples, as operators get them."""
+        plain: dict[str, Any] = {
+            field.name: tuple(value) if isinstance(value, list) else value
+            for field, value in zip(fields(cls), values, strict=True)
+        }
+        return cls(**plain)

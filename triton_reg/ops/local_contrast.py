@@ -33,7 +33,7 @@ def local_contrast(volume: Tensor, widths: tuple[int, ...], floor: float) -> Ten
         raise ValueError(f"local_contrast: volume must have one channel, got {volume.shape[1]}")
     if not widths or any(width < 3 or width % 2 == 0 for width in widths):
         raise ValueError(f"local_contrast: widths must be odd and at least 3, got {widths}")
-    check_device("local_contrast", volume, ("cpu",))
+    check_device("local_contrast", volume)
     return _local_contrast(volume, widths, floor)
 
 
@@ -67,6 +67,16 @@ def _local_contrast(volume: Tensor, widths: Sequence[int], floor: float) -> Tens
     from triton_reg.ops._cpu import local_contrast as cpu
 
     return torch.from_numpy(cpu.local_contrast(array(volume), tuple(widths), floor))
+
+
+@_local_contrast.register_kernel("cuda")
+def _local_contrast_cuda(volume: Tensor, widths: Sequence[int], floor: float) -> Tensor:
+    if not has_kernel(volume):
+        return local_contrast_reference(volume, tuple(widths), floor)
+    from triton_reg.ops._triton import local_contrast as gpu
+
+    with torch.cuda.device_of(volume):
+        return gpu.local_contrast(volume, tuple(widths), floor)
 
 
 @_local_contrast.register_fake

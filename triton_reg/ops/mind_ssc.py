@@ -49,7 +49,7 @@ def mind_ssc(volume: Tensor, radius: int, dilation: int) -> Tensor:
             "mind_ssc: radius must be at least 0 and dilation at least 1, "
             f"got {radius} and {dilation}"
         )
-    check_device("mind_ssc", volume, ("cpu",))
+    check_device("mind_ssc", volume)
     return _mind_ssc(volume, radius, dilation)
 
 
@@ -93,6 +93,16 @@ def _mind_ssc(volume: Tensor, radius: int, dilation: int) -> Tensor:
 
     offsets = np.array(CHANNEL_OFFSETS, dtype=np.int64)
     return torch.from_numpy(cpu.mind_ssc(array(volume), radius, dilation, offsets))
+
+
+@_mind_ssc.register_kernel("cuda")
+def _mind_ssc_cuda(volume: Tensor, radius: int, dilation: int) -> Tensor:
+    if not has_kernel(volume):
+        return mind_ssc_reference(volume, radius, dilation)
+    from triton_reg.ops._triton import mind_ssc as gpu
+
+    with torch.cuda.device_of(volume):
+        return gpu.mind_ssc(volume, radius, dilation, CHANNEL_OFFSETS)
 
 
 @_mind_ssc.register_fake

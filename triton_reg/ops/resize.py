@@ -63,7 +63,8 @@ def _resize_cuda(field: Tensor, shape: Sequence[int]) -> Tensor:
         return resize_reference(field, (depth, height, width))
     from triton_reg.ops._triton import warp as gpu
 
-    return gpu.resize(field.contiguous(), (depth, height, width))
+    with torch.cuda.device_of(field):
+        return gpu.resize(field.contiguous(), (depth, height, width))
 
 
 @_resize.register_fake

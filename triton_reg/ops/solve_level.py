@@ -1,6 +1,6 @@
 """One pyramid level of VoxelOpt: from a fixed and a moving feature map to a displacement."""
 
-from dataclasses import astuple, fields
+from dataclasses import astuple
 from typing import Any
 
 import torch
@@ -121,7 +121,7 @@ def _solve_level(
     fixed: Tensor, moving: Tensor, displacement: Tensor | None, squarings: int | None, *values: Any
 ) -> tuple[Tensor, Tensor]:
     """Both public functions: without ``squarings`` the velocity itself is returned."""
-    settings = _settings(values)
+    settings = LevelSettings.from_values(values)
     if not has_kernel(fixed, moving):
         return _solve_by_reference(fixed, moving, displacement, squarings, settings)
     from triton_reg.ops._cpu import solve_level as cpu
@@ -139,21 +139,16 @@ def _solve_level_cuda(
     fixed: Tensor, moving: Tensor, displacement: Tensor | None, squarings: int | None, *values: Any
 ) -> tuple[Tensor, Tensor]:
     """As above. Storage is float32 throughout."""
-    settings = _settings(values)
+    settings = LevelSettings.from_values(values)
     if not has_kernel(fixed, moving):
         return _solve_by_reference(fixed, moving, displacement, squarings, settings)
     from triton_reg.ops._triton import solve_level as gpu
 
-    if squarings is None:
-        return gpu.solve_level(fixed, moving, settings, precision="exact")
-    return gpu.register_level(fixed, moving, displacement, settings, squarings, precision="exact")
-
-
-def _settings(values: tuple[Any, ...]) -> LevelSettings:
-    """Settings from the operator's arguments, which are their fields in order."""
-    names = (field.name for field in fields(LevelSettings))
-    plain: list[Any] = [tuple(value) if isinstance(value, list) else value for value in values]
-    return LevelSettings(**dict(zip(names, plain, strict=True)))
+    given = fixed, moving, displacement
+    with torch.cuda.device_of(fixed):
+        if squarings is None:
+            return gpu.solve_level(fixed, moving, settings, precision="exact")
+        return gpu.register_level(*given, settings, squarings, precision="exact")
 
 
 def _solve_by_reference(

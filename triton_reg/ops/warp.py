@@ -109,11 +109,12 @@ def _warp_cuda(
     from triton_reg.ops._triton import warp as gpu
 
     vectors = displacement.contiguous()
-    if grid_shape(displacement) != shape:
-        vectors = gpu.resize(vectors, shape)
-    return gpu.warp(
-        volume.contiguous(), vectors, shape, interpolation=interpolation, padding=padding
-    )
+    with torch.cuda.device_of(volume):
+        if grid_shape(displacement) != shape:
+            vectors = gpu.resize(vectors, shape)
+        return gpu.warp(
+            volume.contiguous(), vectors, shape, interpolation=interpolation, padding=padding
+        )
 
 
 @_warp.register_fake

@@ -20,8 +20,10 @@ from triton_reg.ops._triton.filter_kernels import (
     filter_packed_kernel,
     filter_plain_kernel,
 )
+from triton_reg.ops._triton.layout import FUSED, Shape
 
 _BLOCK = 128
+_AXIS_BLOCK = 256
 _PLANES = 16  # that a program marches through: two are read again for each sixteen
 _WORDS = 2  # words of two labels that a program of the packed pass takes
 
@@ -39,19 +41,17 @@ class Sides:
         return 1 if self.values is None else self.values.shape[1]
 
 
-def filter_codes(
-    codes: Tensor, shape: tuple[int, int, int], bits: int, sides: Sides, target: Tensor
-) -> None:
+def filter_codes(codes: Tensor, shape: Shape, bits: int, sides: Sides, target: Tensor) -> None:
     """One pass of a three-tap filter over codes ``[B, N]`` into vectors ``target [B, 3, N]``."""
     weights = codes if sides.values is None else sides.values
     filter_codes_kernel[_marches(shape, 1, len(codes))](
         codes, target, weights, *sides.constants, *shape, _PLANES,
-        BITS=bits, BLOCK=_BLOCK, CONSTANT=sides.values is None,
+        BITS=bits, BLOCK=_BLOCK, CONSTANT=sides.values is None, **FUSED,
     )  # fmt: skip
 
 
 def adaptive_filter(
-    volume: Tensor, shape: tuple[int, int, int], sides: Sides, passes: int, spare: Tensor
+    volume: Tensor, shape: Shape, sides: Sides, passes: int, spare: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Filter ``[B, K, N]`` along the three axes in turn, ``passes`` times.
 
@@ -74,11 +74,11 @@ def adaptive_filter(
         if volume.dtype == torch.int32:
             filter_packed_kernel[_marches(shape, channels // _WORDS, batch)](
                 *arguments, channels, _PLANES,
-                WORDS=_WORDS, BLOCK=_BLOCK, CONSTANT=sides.values is None,
+                WORDS=_WORDS, BLOCK=_BLOCK, CONSTANT=sides.values is None, **FUSED,
             )  # fmt: skip
         else:
             filter_plain_kernel[_marches(shape, channels, batch)](
-                *arguments, _PLANES, BLOCK=_BLOCK, CONSTANT=sides.values is None
+                *arguments, _PLANES, BLOCK=_BLOCK, CONSTANT=sides.values is None, **FUSED
             )
         volume, spare = spare, volume
     return volume, spare
@@ -89,9 +89,10 @@ def _filter_wide(volume, shape, sides, passes, spare):
     strides = (shape[1] * shape[2], shape[2], 1)
     for _ in range(passes):
         for size, stride in zip(shape, strides, strict=True):
-            filter_axis_kernel[(triton.cdiv(voxels, 256), channels, batch)](
-                volume, spare, sides, size, stride, voxels, RADIUS=sides.shape[1], BLOCK=256
-            )
+            filter_axis_kernel[(triton.cdiv(voxels, _AXIS_BLOCK), channels, batch)](
+                volume, spare, sides, size, stride, voxels,
+                RADIUS=sides.shape[1], BLOCK=_AXIS_BLOCK, **FUSED,
+            )  # fmt: skip
             volume, spare = spare, volume
     return volume, spare
 

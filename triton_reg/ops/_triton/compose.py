@@ -8,18 +8,17 @@ serves; level 0 of one or two pairs stays in the L2 cache from one squaring to t
 # pyright: reportOperatorIssue=false, reportReturnType=false
 # (triton annotates its language for its own compiler, not for a type checker)
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from triton_reg.ops._triton.layout import coordinates
+from triton_reg.ops._triton.layout import FUSED, SIZES, Shape, coordinates
 from triton_reg.ops._triton.sampling import cell, sample_vectors
 
 _BLOCK = 256
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def compose_kernel(
     first, second, target, scale1, scale2, depth, height, width, BLOCK: tl.constexpr
 ):
@@ -50,30 +49,31 @@ def compose_kernel(
 def compose(
     first: Tensor,
     second: Tensor,
-    shape: tuple[int, int, int],
+    shape: Shape,
+    target: Tensor,
     *,
     scales: tuple[float, float] = (1.0, 1.0),
-    target: Tensor | None = None,
-) -> Tensor:
+) -> None:
     """``a first(x) + b second(x + a first(x))`` of ``[B, 3, N]`` on one grid; scales ``a, b``.
 
-    ``target`` is where to write, new memory if None, and neither of the two that are read.
+    ``target`` is written, and is neither of the two that are read.
     """
-    target = torch.empty_like(first) if target is None else target
     batch, _, voxels = first.shape
     compose_kernel[(triton.cdiv(voxels, _BLOCK), batch)](
-        first, second, target, *map(float, scales), *shape, BLOCK=_BLOCK
+        first, second, target, *map(float, scales), *shape, BLOCK=_BLOCK, **FUSED
     )
-    return target
 
 
-def integrate(velocity: Tensor, shape: tuple[int, int, int], steps: int) -> Tensor:
-    """Scaling and squaring of ``[B, 3, N]``; the velocity is overwritten.
+def integrate(velocity: Tensor, shape: Shape, steps: int, spare: Tensor) -> tuple[Tensor, Tensor]:
+    """Scaling and squaring of ``[B, 3, N]``; the velocity is overwritten, as is ``spare``.
 
     The scaling is folded into the first squaring: powers of two are exact.
+
+    Returns:
+        The displacement and the memory left over: ``velocity`` and ``spare`` in some order.
     """
-    now, spare, scale = velocity, torch.empty_like(velocity), 0.5**steps
+    scale = 0.5**steps
     for _ in range(steps):
-        now, spare = compose(now, now, shape, scales=(scale, scale), target=spare), now
-        scale = 1.0
-    return now
+        compose(velocity, velocity, shape, spare, scales=(scale, scale))
+        velocity, spare, scale = spare, velocity, 1.0
+    return velocity, spare

@@ -10,13 +10,22 @@ cache) and 14 words a voxel are written. Radius 2 and 3 go through memory.
 # (triton annotates its language for its own compiler, not for a type checker)
 
 import math
+from dataclasses import dataclass
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from triton_reg.ops._triton.layout import PACKED_LABELS, coordinates, pack, voxels_a_program
+from triton_reg.ops._triton.layout import (
+    FUSED,
+    SIZES,
+    Lines,
+    coordinates,
+    pack,
+    subject_lines,
+    voxels_a_program,
+)
 
 _LOG_FLOOR = tl.constexpr(math.log(1e-6))
 _SHARPNESS = tl.constexpr(10.0)  # one over the temperature of the entropy
@@ -56,7 +65,7 @@ def _store_extremes(entropy, inside, extremes, pair, block, blocks):
     tl.store(row + blocks, tl.max(tl.where(inside, entropy, float("-inf")), axis=0))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def cost_entropy_kernel(
     fixed,
     moving,
@@ -68,13 +77,15 @@ def cost_entropy_kernel(
     width,
     C: tl.constexpr,
     CP: tl.constexpr,
+    HALF: tl.constexpr,
     BLOCK: tl.constexpr,
     FORM: tl.constexpr,
 ):
     """Radius 1: cost volume, entropy and the block's entropy range, from one read of the features.
 
-    ``fixed, moving [B, N, CP]``; ``cost [B, 14, N]`` int32 if ``FORM`` is ``"packed"``,
-    ``[B, 27, N]`` float32 if ``"plain"``, not written if ``"none"``; ``entropy [B, N]``.
+    ``fixed, moving``: addresses ``[B]`` of ``[N, CP]``; ``cost``: ``[B, 14, N]`` int32 if ``FORM``
+    is ``"packed"``, ``[B, 27, N]`` float32 if ``"plain"``, not written if ``"none"``;
+    ``entropy [B, N]``.
     Grid ``(cdiv(N, BLOCK), B)``.
     """
     block, pair = tl.program_id(0), tl.program_id(1).to(tl.int64)
@@ -83,9 +94,8 @@ def cost_entropy_kernel(
     channels = tl.arange(0, CP)[None, :]
     inside = voxel < voxels
     z, y, x = coordinates(voxel, height, width)
-    fixed += pair * voxels * CP
-    moving += pair * voxels * CP
-    lines = fixed + voxel[:, None] * CP + channels
+    moving = subject_lines(moving, pair, HALF)
+    lines = subject_lines(fixed, pair, HALF) + voxel[:, None] * CP + channels
     reference = tl.load(lines, mask=inside[:, None], other=0.0).to(tl.float32)
     costs = ()
     for label in tl.static_range(27):
@@ -113,7 +123,7 @@ def cost_entropy_kernel(
     _store_extremes(found, inside, extremes, pair, block, tl.num_programs(0))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def cost_kernel(
     fixed,
     moving,
@@ -123,19 +133,23 @@ def cost_kernel(
     width,
     C: tl.constexpr,
     CP: tl.constexpr,
+    HALF: tl.constexpr,
     BLOCK: tl.constexpr,
     RADIUS: tl.constexpr,
 ):
-    """Any radius: cost ``[B, L, N]`` float32, label by label. Grid ``(cdiv(N, BLOCK), B)``."""
+    """Any radius: cost ``[B, L, N]`` float32, label by label. Grid ``(cdiv(N, BLOCK), B)``.
+
+    Features as above.
+    """
     pair = tl.program_id(1).to(tl.int64)
     voxels = depth * height * width
     voxel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     channels = tl.arange(0, CP)[None, :]
     inside = voxel < voxels
     z, y, x = coordinates(voxel, height, width)
-    lines = fixed + pair * voxels * CP + voxel[:, None] * CP + channels
+    lines = subject_lines(fixed, pair, HALF) + voxel[:, None] * CP + channels
     reference = tl.load(lines, mask=inside[:, None], other=0.0).to(tl.float32)
-    moving += pair * voxels * CP
+    moving = subject_lines(moving, pair, HALF)
     SIDE: tl.constexpr = 2 * RADIUS + 1
     column = cost + pair * SIDE * SIDE * SIDE * voxels + voxel
     for label in range(SIDE * SIDE * SIDE):
@@ -150,7 +164,7 @@ def cost_kernel(
         column += voxels
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def entropy_kernel(cost, entropy, extremes, voxels, side, BLOCK: tl.constexpr):
     """Entropy ``[B, N]`` of a float32 ``cost [B, L, N]``. Grid ``(cdiv(N, BLOCK), B)``.
 
@@ -190,53 +204,45 @@ def entropy_kernel(cost, entropy, extremes, voxels, side, BLOCK: tl.constexpr):
     _store_extremes(found, inside, extremes, pair, block, tl.num_programs(0))
 
 
-def cost_entropy(
-    fixed: Tensor,
-    moving: Tensor,
-    shape: tuple[int, int, int],
-    channels: int,
-    form: str,
-    cost: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Launch the radius 1 kernel on channels-last features ``[B, N, CP]``.
+@dataclass(frozen=True)
+class Entropy:
+    """Where a kernel writes the entropy ``[B, N]`` and its range by block ``[B, 2, blocks]``."""
+
+    values: Tensor
+    extremes: Tensor
+
+
+def entropy_blocks(voxels: int, padded: int, radius: int) -> int:
+    """Into how many blocks the kernels for this search radius cut a volume."""
+    return triton.cdiv(voxels, voxels_a_program(padded) if radius == 1 else _ENTROPY_BLOCK)
+
+
+def cost_entropy(fixed: Lines, moving: Lines, cost: Tensor | None, entropy: Entropy) -> None:
+    """Launch the radius 1 kernel.
 
     Args:
-        fixed, moving: fp16 or float32, ``channels`` of the ``CP`` in use.
-        form: ``"packed"``, ``"plain"`` or ``"none"``, see :func:`cost_entropy_kernel`.
-        cost: where to write the cost volume; new memory if None.
-
-    Returns:
-        The cost volume, the entropy ``[B, N]`` and the blocks' ranges ``[B, 2, blocks]``.
+        cost: written: ``[B, 14, N]`` int32 (packed) or ``[B, 27, N]`` float32; nothing if None.
+        entropy: written.
     """
-    batch, voxels, padded = fixed.shape
-    if cost is None:
-        rows, dtype = (PACKED_LABELS, torch.int32) if form == "packed" else (27, torch.float32)
-        cost = fixed.new_empty(batch, 0 if form == "none" else rows, voxels, dtype=dtype)
-    block = voxels_a_program(padded)
-    entropy = fixed.new_empty(batch, voxels, dtype=torch.float32)
-    blocks = triton.cdiv(voxels, block)
-    extremes = fixed.new_empty(batch, 2, blocks, dtype=torch.float32)
-    cost_entropy_kernel[(blocks, batch)](
-        fixed, moving, cost, entropy, extremes, *shape,
-        C=channels, CP=padded, BLOCK=block, FORM=form,
+    form = "none" if cost is None else "packed" if cost.dtype == torch.int32 else "plain"
+    block = voxels_a_program(fixed.padded)
+    target = entropy.values if cost is None else cost
+    cost_entropy_kernel[(triton.cdiv(fixed.voxels, block), len(fixed.addresses))](
+        fixed.addresses, moving.addresses, target, entropy.values, entropy.extremes, *fixed.shape,
+        C=fixed.channels, CP=fixed.padded, HALF=fixed.dtype == torch.float16, BLOCK=block,
+        FORM=form, **FUSED,
     )  # fmt: skip
-    return cost, entropy, extremes
 
 
-def cost_entropy_wide(
-    fixed: Tensor, moving: Tensor, shape: tuple[int, int, int], channels: int, radius: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Any radius, float32 cost ``[B, L, N]``; returns as :func:`cost_entropy` does."""
-    batch, voxels, padded = fixed.shape
-    labels, block = (2 * radius + 1) ** 3, voxels_a_program(padded)
-    cost = fixed.new_empty(batch, labels, voxels, dtype=torch.float32)
+def cost_entropy_wide(fixed: Lines, moving: Lines, cost: Tensor, entropy: Entropy) -> None:
+    """As above for any radius, whose labels ``cost [B, L, N]`` float32 has."""
+    batch, labels, voxels = cost.shape
+    side, block = round(labels ** (1 / 3)), voxels_a_program(fixed.padded)
     cost_kernel[(triton.cdiv(voxels, block), batch)](
-        fixed, moving, cost, *shape, C=channels, CP=padded, BLOCK=block, RADIUS=radius
+        fixed.addresses, moving.addresses, cost, *fixed.shape,
+        C=fixed.channels, CP=fixed.padded, HALF=fixed.dtype == torch.float16, BLOCK=block,
+        RADIUS=side // 2, **FUSED,
+    )  # fmt: skip
+    entropy_kernel[(triton.cdiv(voxels, _ENTROPY_BLOCK), batch)](
+        cost, entropy.values, entropy.extremes, voxels, side, BLOCK=_ENTROPY_BLOCK, **FUSED
     )
-    entropy = fixed.new_empty(batch, voxels, dtype=torch.float32)
-    blocks = triton.cdiv(voxels, _ENTROPY_BLOCK)
-    extremes = fixed.new_empty(batch, 2, blocks, dtype=torch.float32)
-    entropy_kernel[(blocks, batch)](
-        cost, entropy, extremes, voxels, 2 * radius + 1, BLOCK=_ENTROPY_BLOCK
-    )
-    return cost, entropy, extremes

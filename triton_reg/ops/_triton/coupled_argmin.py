@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from triton_reg.ops._triton.layout import PACKED_LABELS, unpack
+from triton_reg.ops._triton.layout import PACKED_LABELS, SIZES, unpack
 
 _TIE_TOLERANCE = tl.constexpr(5e-5 * 2**-25)
 _BLOCK = 128
@@ -54,7 +54,7 @@ def _code_of(label: tl.constexpr):
     return (label // 9 - 1) * 1024 + (label // 3 % 3 - 1) * 32 + (label % 3 - 1)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def argmin_packed_kernel(
     cost, displacement, codes, coupling, voxels, COUPLED: tl.constexpr, BLOCK: tl.constexpr
 ):
@@ -101,7 +101,7 @@ def _candidate(column, label, coupling, d0, d1, d2, inside, RADIUS: tl.constexpr
     return here + _pull(coupling, d2, label % SIDE - RADIUS)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def argmin_plain_kernel(
     cost,
     displacement,

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 
 from triton_reg.ops._triton.coupled_argmin import decode
-from triton_reg.ops._triton.layout import pack, unpack
+from triton_reg.ops._triton.layout import SIZES, pack, unpack
 from triton_reg.ops._triton.stencil import (
     block_of_columns,
     filter_in_plane,
@@ -23,7 +23,7 @@ from triton_reg.ops._triton.stencil import (
 )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def filter_packed_kernel(
     source,
     target,
@@ -80,7 +80,7 @@ def filter_packed_kernel(
         here = after
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def filter_plain_kernel(
     source,
     target,
@@ -118,7 +118,7 @@ def filter_plain_kernel(
         here = after
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def filter_codes_kernel(
     codes,
     target,
@@ -170,7 +170,7 @@ def filter_codes_kernel(
         here = after
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def filter_axis_kernel(
     source, target, sides, size, stride, voxels, RADIUS: tl.constexpr, BLOCK: tl.constexpr
 ):

@@ -9,18 +9,20 @@ kept as its side weights ``a_j = w_j / (w_0 + 2 Σ w_j)`` alone: the centre is `
 # (triton annotates its language for its own compiler, not for a type checker)
 
 import math
-from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from triton_reg.ops._triton.layout import FUSED, SIZES
+from triton_reg.ops.level_settings import LevelSettings
+
 _TINY = tl.constexpr(torch.finfo(torch.float32).tiny)
 _BLOCK = 256
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def entropy_range_kernel(extremes, found, blocks, BLOCK: tl.constexpr):
     """Each pair's lowest and highest, ``found [B, 2]``, from ``extremes [B, 2, blocks]``.
 
@@ -41,7 +43,7 @@ def entropy_range_kernel(extremes, found, blocks, BLOCK: tl.constexpr):
     tl.store(found + pair * 2 + 1, tl.max(high, axis=0))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def weights_kernel(
     entropy,
     entropy_range,
@@ -78,30 +80,29 @@ def weights_kernel(
         tl.store(row + (step - 1) * voxels, side.to(sides.dtype.element_ty), mask=inside)
 
 
-def entropy_range(extremes: Tensor) -> Tensor:
-    """Each pair's lowest and highest entropy ``[B, 2]`` from those of blocks ``[B, 2, blocks]``."""
-    found = extremes.new_empty(len(extremes), 2)
-    entropy_range_kernel[(len(extremes),)](extremes, found, extremes.shape[2], BLOCK=1024)
-    return found
+def entropy_range(extremes: Tensor, found: Tensor) -> None:
+    """Each pair's lowest and highest, ``found [B, 2]``, from those of blocks ``[B, 2, blocks]``."""
+    entropy_range_kernel[(len(extremes),)](extremes, found, extremes.shape[2], BLOCK=1024, **FUSED)
 
 
-def entropy_weights(entropy: Tensor, extremes: Tensor, settings: Any, dtype: torch.dtype) -> Tensor:
+def entropy_weights(
+    entropy: Tensor, entropy_range: Tensor, settings: LevelSettings, sides: Tensor
+) -> None:
     """Side weights ``[B, tap_radius, N]`` that a level's settings give to ``entropy [B, N]``.
 
     Args:
-        extremes: ``[B, 2, blocks]``, lowest and highest entropy of each block of voxels.
-        settings: ``smoothing``, ``sigma_range``, ``alpha`` and ``tap_radius`` are read.
-        dtype: of the result; fp16 is enough for a packed cost volume.
+        entropy_range: ``[B, 2]``, lowest and highest entropy of each pair.
+        settings: those of an adaptive filter.
+        sides: written; fp16 is enough for a packed cost volume.
     """
     batch, voxels = entropy.shape
-    sides = entropy.new_empty(batch, settings.tap_radius, voxels, dtype=dtype)
     if settings.smoothing == "adaptive":
         base, highest = settings.sigma_range
         gain = highest - base
     else:
         base, gain = 0.0, settings.alpha * math.log(2)
     weights_kernel[(triton.cdiv(voxels, _BLOCK), batch)](
-        entropy, entropy_range(extremes), sides, voxels, float(base), float(gain),
+        entropy, entropy_range, sides, voxels, float(base), float(gain),
         FROM_ZERO=settings.smoothing != "adaptive", RADIUS=settings.tap_radius, BLOCK=_BLOCK,
+        **FUSED,
     )  # fmt: skip
-    return sides

@@ -1,24 +1,12 @@
-"""One pyramid level of VoxelOpt on a GPU: a chain of launches, each over the whole batch.
-
-The definition stands in ``ops/solve_level.py``. With ``precision="fast"`` the features, the
-filter's weights and the centred cost volume are stored in fp16 and all arithmetic is float32: half
-the bytes of a chain that waits for memory. ``precision="exact"`` stores float32 throughout. Search
-radius 2 and 3, and wide filters of the cost volume, take float32 kernels at either precision.
-"""
+"""One pyramid level of VoxelOpt on a GPU, on plain tensors; see ``level_chain.py``."""
 
 import torch
 from torch import Tensor
 
-from triton_reg.ops._triton.adaptive_filter import Sides, adaptive_filter, filter_codes
-from triton_reg.ops._triton.compose import compose, integrate
-from triton_reg.ops._triton.cost_entropy import cost_entropy, cost_entropy_wide
-from triton_reg.ops._triton.coupled_argmin import code_bits, coupled_argmin
-from triton_reg.ops._triton.filter_weights import entropy_weights
-from triton_reg.ops._triton.layout import channels_last
-from triton_reg.ops._triton.warp import warp_features
+from triton_reg.ops._triton.layout import Lines, addresses, channels_last, padded_channels
+from triton_reg.ops._triton.level_chain import LevelChain, chain_bytes
+from triton_reg.ops._triton.workspace import Arena, LevelPlan, storage_dtype
 from triton_reg.ops.level_settings import LevelSettings
-
-Shape = tuple[int, int, int]
 
 
 def solve_level(
@@ -33,11 +21,12 @@ def solve_level(
     Returns:
         The displacement ``[B, 3, D, H, W]`` in voxels and the entropy ``[B, D, H, W]`` in nats.
     """
-    shape, dtype = _shape(fixed), _storage(level, precision)
-    found, entropy = _solve(
-        channels_last(fixed, dtype), channels_last(moving, dtype), shape, fixed.shape[1], level
-    )
-    return found.view(len(fixed), 3, *shape), entropy.view(len(fixed), *shape)
+    lines = [channels_last(one, storage_dtype(level, precision)) for one in (fixed, moving)]
+    chain = _chain_for(fixed, None, level, 0, precision)
+    shape, channels = chain.plan.shape, chain.plan.channels
+    velocity, _ = chain.solve(*(Lines.of(one, shape, channels) for one in lines))
+    velocity, entropy = velocity.clone(), chain.entropy.clone()
+    return velocity.view(len(fixed), 3, *shape), entropy.view(len(fixed), *shape)
 
 
 def register_level(
@@ -60,80 +49,39 @@ def register_level(
     Returns:
         The new displacement ``[B, 3, D, H, W]`` and the entropy ``[B, D, H, W]`` in nats.
     """
-    shape, dtype = _shape(fixed), _storage(level, precision)
-    lines, known = channels_last(moving, dtype), None
-    if displacement is not None:
-        known = displacement.to(torch.float32).flatten(2).contiguous()
-        lines = warp_features(lines, known, shape)
-    velocity, entropy = _solve(channels_last(fixed, dtype), lines, shape, fixed.shape[1], level)
-    found = integrate(velocity, shape, squarings)
-    if known is not None:
-        found = compose(found, known, shape)
-    return found.view(len(fixed), 3, *shape), entropy.view(len(fixed), *shape)
+    lines = [channels_last(one, storage_dtype(level, precision)) for one in (fixed, moving)]
+    chain = _chain_for(fixed, displacement, level, squarings, precision)
+    for where, features in zip((chain.fixed, chain.moving), lines, strict=True):
+        where.copy_(addresses(features))
+    if displacement is not None and chain.coarse is not None:
+        chain.coarse.copy_(displacement)
+    found, entropy = chain.launch()
+    shape = chain.plan.shape
+    return found.view(len(fixed), 3, *shape).clone(), entropy.view(len(fixed), *shape).clone()
 
 
-def _shape(features: Tensor) -> Shape:
-    depth, height, width = features.shape[2:]
-    return depth, height, width
-
-
-def _storage(level: LevelSettings, precision: str) -> torch.dtype:
-    """In what the features are stored."""
-    if precision not in ("fast", "exact"):
-        raise ValueError(f"precision must be 'fast' or 'exact', got {precision!r}")
-    fits_packed = level.radius == 1 and not (level.filter_cost and level.is_wide)
-    return torch.float16 if precision == "fast" and fits_packed else torch.float32
-
-
-def _solve(
-    fixed: Tensor, moving: Tensor, shape: Shape, channels: int, level: LevelSettings
-) -> tuple[Tensor, Tensor]:
-    """The displacement ``[B, 3, N]`` and entropy ``[B, N]`` of channels-last features."""
-    cost, entropy, extremes = _cost_and_entropy(fixed, moving, shape, channels, level)
-    sides = _sides(entropy, extremes, level, fixed.dtype)
-    if level.filter_cost:
-        cost, _ = adaptive_filter(cost, shape, sides, level.passes, torch.empty_like(cost))
-    return _coupled_argmins(cost, shape, sides, level), entropy
-
-
-def _cost_and_entropy(fixed, moving, shape, channels, level):
-    """The cost volume of the level, with the entropy at the radius that it is wanted at."""
-    arguments = (fixed, moving, shape, channels)
-    wanted = level.entropy_radius or level.radius
-    form = "packed" if fixed.dtype == torch.float16 else "plain"
-    if level.radius == 1:
-        found = cost_entropy(*arguments, form)
-    else:
-        found = cost_entropy_wide(*arguments, level.radius)
-    if wanted == level.radius:
-        return found
-    if wanted == 1:
-        return found[0], *cost_entropy(*arguments, "none")[1:]
-    return found[0], *cost_entropy_wide(*arguments, wanted)[1:]
-
-
-def _sides(entropy, extremes, level, storage):
-    """Side weights of the level's filter."""
-    if level.constant_sides is not None:
-        return Sides(None, level.constant_sides)
-    dtype = torch.float32 if level.is_wide else storage
-    return Sides(entropy_weights(entropy, extremes, level, dtype))
-
-
-def _coupled_argmins(cost, shape, sides, level):
-    """The displacement ``[B, 3, N]`` after the schedule of argmins and filters."""
-    batch, _, voxels = cost.shape
-    bits = code_bits(level.radius)
-    kind = torch.int16 if level.radius == 1 else torch.int32
-    codes = cost.new_empty(batch, voxels, dtype=kind)
-    vectors = cost.new_zeros(batch, 3, voxels, dtype=torch.float32)
-    spare = torch.empty_like(vectors)
-    # the first pass reads codes; a wide filter cannot, and starts from an identity pass
-    passes_of_codes = 0 if level.is_wide else min(level.passes, 1)
-    first = sides if passes_of_codes else Sides(None)
-    for coupling in (0.0, *level.couplings):
-        coupled_argmin(cost, vectors, coupling, level.radius, codes)
-        filter_codes(codes, shape, bits, first, vectors)
-        left = level.passes - passes_of_codes
-        vectors, spare = adaptive_filter(vectors, shape, sides, left, spare)
-    return vectors
+def _chain_for(
+    fixed: Tensor,
+    displacement: Tensor | None,
+    level: LevelSettings,
+    squarings: int,
+    precision: str,
+) -> LevelChain:
+    """A chain of one solve, from a displacement on the features' own grid, on memory of its own."""
+    pairs, channels, depth, height, width = fixed.shape
+    shape = (depth, height, width)
+    plan = LevelPlan(
+        shape=shape,
+        coarse_shape=None if displacement is None else shape,
+        factor=1.0,
+        channels=channels,
+        padded=padded_channels(channels),
+        dtype=storage_dtype(level, precision),
+        precision=precision,
+        level=level,
+        solves=1,
+        squarings=squarings,
+    )
+    size_bytes = chain_bytes(plan, pairs)
+    memory = torch.empty(size_bytes, dtype=torch.uint8, device=fixed.device)
+    return LevelChain(plan, pairs, Arena(memory))

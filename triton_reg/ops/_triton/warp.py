@@ -14,13 +14,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from triton_reg.ops._triton.layout import coordinates
+from triton_reg.ops._triton.layout import FUSED, SIZES, Lines, Shape, coordinates, subject_lines
 from triton_reg.ops._triton.sampling import cell, corner, nearest, sample_vectors
 
 _BLOCK = 128
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def warp_features_kernel(
     features,
     coarse,
@@ -37,12 +37,14 @@ def warp_features_kernel(
     height,
     width,
     CP: tl.constexpr,
+    HALF: tl.constexpr,
     RESIZED: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Warp channels-last ``features [B, N, CP]`` by a displacement, zero outside.
+    """Warp channels-last features by a displacement, zero outside.
 
-    With ``RESIZED`` the displacement is ``factor`` times the linear resampling of
+    ``features``: addresses ``[B]`` of ``[N, CP]``; ``warped [B, N, CP]`` of the same dtype. With
+    ``RESIZED`` the displacement is ``factor`` times the linear resampling of
     ``coarse [B, 3, n]``, whose voxels are reached in ``step`` a voxel, and is written to
     ``displacement [B, 3, N]``; without, that is what is read. Grid ``(cdiv(N, BLOCK), B)``.
     """
@@ -72,7 +74,7 @@ def warp_features_kernel(
     y, fy = cell(y + d1)
     x, fx = cell(x + d2)
     channels = tl.arange(0, CP)[None, :]
-    features += pair * voxels * CP
+    features = subject_lines(features, pair, HALF)
     found = tl.zeros([BLOCK, CP], tl.float32)
     for index in tl.static_range(8):
         place, weight, valid = corner(z, y, x, fz, fy, fx, depth, height, width, index)
@@ -83,7 +85,7 @@ def warp_features_kernel(
     tl.store(out, found.to(warped.dtype.element_ty), mask=inside[:, None])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def warp_kernel(
     volume,
     displacement,
@@ -141,50 +143,40 @@ def warp_kernel(
         out += voxels
 
 
-def warp_features(
-    features: Tensor,
-    displacement: Tensor,
-    shape: tuple[int, int, int],
-    warped: Tensor | None = None,
-) -> Tensor:
-    """Channels-last ``features [B, N, CP]`` warped by ``displacement [B, 3, N]`` in voxels."""
-    warped = torch.empty_like(features) if warped is None else warped
-    batch, voxels, padded = features.shape
-    warp_features_kernel[(triton.cdiv(voxels, _BLOCK), batch)](
-        features, displacement, displacement, warped, *shape, 1.0, 1.0, 1.0, 1.0, *shape,
-        CP=padded, RESIZED=False, BLOCK=_BLOCK,
+def warp_features(features: Lines, displacement: Tensor, warped: Tensor) -> None:
+    """Warp features by ``displacement [B, 3, N]`` in voxels into ``warped [B, N, CP]``."""
+    shape = features.shape
+    warp_features_kernel[(triton.cdiv(features.voxels, _BLOCK), len(features.addresses))](
+        features.addresses, displacement, displacement, warped, *shape, 1.0, 1.0, 1.0, 1.0, *shape,
+        CP=features.padded, HALF=features.dtype == torch.float16, RESIZED=False, BLOCK=_BLOCK,
+        **FUSED,
     )  # fmt: skip
-    return warped
 
 
 def upsample_and_warp(
-    features: Tensor, coarse: Tensor, shape: tuple[int, int, int], factor: float = 2.0
-) -> tuple[Tensor, Tensor]:
+    features: Lines, coarse: Tensor, displacement: Tensor, warped: Tensor, factor: float = 2.0
+) -> None:
     """Bring a coarser level's displacement to this grid and warp the features by it.
 
     Args:
-        features: ``[B, N, CP]`` of this level's grid ``shape``.
         coarse: ``[B, 3, d, h, w]`` in voxels of its own grid.
-        factor: by which its vectors grow.
-
-    Returns:
-        The displacement ``[B, 3, N]`` in voxels of this level, and the features ``[B, N, CP]``.
+        displacement: written, ``[B, 3, N]`` in voxels of this level.
+        warped: written, the features ``[B, N, CP]``.
+        factor: by which the vectors grow.
     """
-    batch, voxels, padded = features.shape
-    displacement = coarse.new_empty(batch, 3, voxels)
-    warped = torch.empty_like(features)
-    sizes = coarse.shape[2:]
-    warp_features_kernel[(triton.cdiv(voxels, _BLOCK), batch)](
-        features, coarse, displacement, warped, *sizes, *_steps(sizes, shape), float(factor),
-        *shape, CP=padded, RESIZED=True, BLOCK=_BLOCK,
+    shape, sizes = features.shape, coarse.shape[2:]
+    warp_features_kernel[(triton.cdiv(features.voxels, _BLOCK), len(features.addresses))](
+        features.addresses, coarse, displacement, warped, *sizes, *_steps(sizes, shape),
+        float(factor), *shape,
+        CP=features.padded, HALF=features.dtype == torch.float16, RESIZED=True, BLOCK=_BLOCK,
+        **FUSED,
     )  # fmt: skip
-    return displacement, warped
 
 
 def warp(
     volume: Tensor,
     displacement: Tensor | None,
-    fixed_shape: tuple[int, int, int],
+    fixed_shape: Shape,
     *,
     interpolation: str = "linear",
     padding: str = "zeros",
@@ -206,11 +198,13 @@ def warp(
         volume, vectors, warped, channels, *sizes, *_steps(sizes, fixed_shape), *fixed_shape,
         DISPLACED=displacement is not None, NEAREST=interpolation == "nearest",
         BORDER=padding == "border", BLOCK=_BLOCK,
+        # without fused multiply-adds a label halfway between voxels goes where it does on CPUs
+        enable_fp_fusion=False,
     )  # fmt: skip
     return warped
 
 
-def resize(field: Tensor, shape: tuple[int, int, int]) -> Tensor:
+def resize(field: Tensor, shape: Shape) -> Tensor:
     """Linear resampling of ``[B, C, D, H, W]`` to ``shape``, corner voxel onto corner voxel."""
     return warp(field, None, shape, padding="border")
 
