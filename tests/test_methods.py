@@ -7,12 +7,22 @@ import torch
 from helpers import smooth_volume
 from torch import Tensor
 
-from triton_reg import Intensity, LevelSettings, Method, MindSSC, VoxelOpt, collate, register_pair
+from triton_reg import (
+    Intensity,
+    LevelSettings,
+    Method,
+    MindSSC,
+    SoftVoxelOpt,
+    VoxelOpt,
+    collate,
+    register_pair,
+)
 
 SHAPE = (32, 36, 40)
 METHODS = {
     "default": VoxelOpt(),
     "intensity": VoxelOpt(features=Intensity()),
+    "soft": SoftVoxelOpt(),
     "parity": replace(VoxelOpt.parity(features=MindSSC()), downsample=1),
     "paper": VoxelOpt.paper(features=MindSSC()),
 }
@@ -84,9 +94,10 @@ def test_the_fingerprint_changes_with_every_setting() -> None:
         replace(method, features=MindSSC(window=(2, 98))),
         replace(method, features=Intensity()),
         replace(method, levels=3),
-        replace(method, solves=(1,)),
+        replace(method, solves=(3,)),
         replace(method, downsample=2),
         replace(method, squarings=5),
+        replace(method, precision="exact"),
         *(replace(method, level=level) for level in changed_levels(method.level)),
     ]
     prints = {one.fingerprint for one in (method, *changed)}
@@ -112,9 +123,9 @@ def test_any_size_from_16_voxels_works(shape: tuple[int, int, int]) -> None:
 
 
 def test_a_smaller_volume_is_refused_with_its_size() -> None:
-    with pytest.raises(ValueError, match=r"at least 16 voxels, got \(15, 16, 16\)"):
+    with pytest.raises(ValueError, match=r"at least 16 voxels .*got \(15, 16, 16\)"):
         register_pair(VoxelOpt(), textured(0, (15, 16, 16)), textured(1, (15, 16, 16)))
-    with pytest.raises(ValueError, match=r"after halving, got \(16, 15, 16\)"):
+    with pytest.raises(ValueError, match=r"downsample=2 halves; got \(16, 15, 16\)"):
         register_pair(VoxelOpt.parity(), textured(0, (32, 30, 32)), textured(1, (32, 30, 32)))
 
 
@@ -151,6 +162,7 @@ def test_windows_are_percentiles_or_source_units() -> None:
         (lambda: VoxelOpt(downsample=3), "got 3"),
         (lambda: VoxelOpt(levels=0), "got 0"),
         (lambda: VoxelOpt(solves=(1, 0)), r"got \(1, 0\)"),
+        (lambda: VoxelOpt(precision="half"), "fast or exact, got 'half'"),  # type: ignore[arg-type]
         (lambda: collate([]), "got none"),
         (lambda: collate([(torch.zeros(1, 2),), (torch.zeros(1, 3),)]), "share their features"),
         (

@@ -4,6 +4,7 @@ from triton_reg.displacement import Displacement
 from triton_reg.features.intensity import Intensity
 from triton_reg.features.local import LocalContrast
 from triton_reg.features.mind import MindSSC
+from triton_reg.features.network import NetworkFeatures
 from triton_reg.features.unet import SegmentationUNet
 from triton_reg.method import (
     FeatureExtractor,
@@ -14,6 +15,7 @@ from triton_reg.method import (
     register_pair,
 )
 from triton_reg.methods.voxelopt import VoxelOpt
+from triton_reg.methods.voxelopt_soft import SoftVoxelOpt
 from triton_reg.ops.level_settings import LevelSettings
 
 __version__ = "0.1.0"
@@ -26,8 +28,10 @@ __all__ = [
     "LocalContrast",
     "Method",
     "MindSSC",
+    "NetworkFeatures",
     "Result",
     "SegmentationUNet",
+    "SoftVoxelOpt",
     "VoxelOpt",
     "collate",
     "register_pair",
