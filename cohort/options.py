@@ -1,5 +1,6 @@
 """Arguments and options that several commands share."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -23,7 +24,20 @@ Config = Annotated[Path | None, typer.Option(help="YAML file with settings of th
 Assignments = Annotated[
     list[str] | None, typer.Option("--set", help="KEY=VALUE, a setting of the method; repeatable.")
 ]
+TrustCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-code",
+        help="Let features=torchscript run the program that its file is, with your rights. Never"
+        " kept: give it on each command that needs it.",
+    ),
+]
 Seed = Annotated[int | None, typer.Option(min=0, help="Seed of random pairs. [default: 0]")]
 TileSize = Annotated[
     int | None, typer.Option(min=1, help="Side of a tile in subjects. [default: from the pairs]")
 ]
+
+
+def worker_count(asked: int | None) -> int:
+    """Worker processes to start: one a core that this process may use, unless asked otherwise."""
+    return len(os.sched_getaffinity(0)) if asked is None else asked

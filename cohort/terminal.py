@@ -161,8 +161,17 @@ def say_status(
         rows["throughput"] = f"{rate:,.0f} pairs per hour"
     if rate and left:
         rows["time left"] = str(timedelta(seconds=round(3600 * left / rate)))
+    if facts["seconds_a_pair"]:
+        rows["seconds a pair"] = _split(facts["seconds_a_pair"])
     rows |= {f"failed with {code}": count for code, count in failures.items()}
     say_table(str(run_dir), {**rows, **(_summary_rows(summary) if summary.ok else {})})
+
+
+def _split(seconds: Mapping[str, float]) -> str:
+    """Seconds by kind of work, and what all but the registration adds up to."""
+    parts = ", ".join(f"{kind} {value:.3f}" for kind, value in seconds.items())
+    beside = sum(value for kind, value in seconds.items() if kind != "register")
+    return f"{parts}; all but register {beside:.3f}"
 
 
 def say_report(page: Path, summary: Summary, pairs_per_hour: float | None) -> None:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import polars as pl
 
-from cohort.config import MethodConfig, VoxelOptSettings
+from cohort.config.method import MethodConfig
+from cohort.config.voxelopt import VoxelOptSettings
 from cohort.data.store import CohortStore
 from cohort.engine.plan import PlanSettings, open_run
 from cohort.engine.results import INCIDENTAL, read_rows

@@ -1,60 +1,29 @@
 """The command from end to end, as a user sees it: texts, JSON, exit codes and no traceback."""
 
 import fcntl
-import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
+from command_line import Cohort
 from helpers import tiny_cohort
 from small_run import damage, part_names
 
 from cohort import cli
+from cohort.commands import runs
 from cohort.data.store import CohortStore
 
 GRID = "16x18x16@10mm"
 QUICK = ("--set", "features=intensity", "--set", "levels=2", "--set", "solves=1",
          "--set", "couplings=0.1,1", "--set", "squarings=3")  # fmt: skip
-COMMANDS = ("synth", "ingest", "info", "plan", "register", "status", "report")
-
-
-class Shown(NamedTuple):
-    """What a command left: its exit code and what it printed."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> dict[str, Any]:
-        return json.loads(self.out)
-
-
-Cohort = Callable[..., Shown]
-
-
-@pytest.fixture
-def cohort(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Cohort:
-    """Run one command in this process."""
-
-    def call(*arguments: object) -> Shown:
-        monkeypatch.setattr(sys, "argv", ["cohort", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        code = stopped.value.code
-        printed = capsys.readouterr()
-        assert "Traceback" not in printed.out + printed.err
-        return Shown(code if isinstance(code, int) else 0, printed.out, printed.err)
-
-    return call
+COMMANDS = (
+    "synth", "ingest", "info", "features", "plan", "register", "status", "report", "doctor"
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +78,10 @@ def test_texts_for_people_say_the_same(cohort: Cohort, store: Path, run_dir: Pat
         (("info", store), ("subjects     3", CohortStore.open(store).digest)),
         (("plan", store, run_dir), ("6 (all)", "voxelopt: preset=default, features=intensity")),
         (("register", store, run_dir), ("nothing, all pairs were done", "6 ok, 0 failed")),
-        (("status", run_dir), ("6 of 6 pairs", "pairs per hour", "sd ln det J")),
+        (
+            ("status", run_dir),
+            ("6 of 6 pairs", "pairs per hour", "all but register", "sd ln det J"),
+        ),
         (("report", run_dir), ("index.html", "6 ok, 0 failed")),
     ):
         shown = cohort(*command)
@@ -134,6 +106,12 @@ def test_help_has_an_example(cohort: Cohort, command: str) -> None:
     assert shown.code == 0
     assert f"Example: cohort {command} " in shown.out
     assert "--json" in shown.out
+
+
+def test_doctor_says_what_is_here_and_compiles(cohort: Cohort) -> None:
+    assert "numba" in cohort("doctor").out
+    document = cohort("doctor", "--warm", "--json").json
+    assert document["kernels"].startswith("compiled and kept")
 
 
 def test_every_command_is_tested_here() -> None:
@@ -270,7 +248,7 @@ def test_an_error_of_the_file_system_anywhere_gives_4(
     def broken(*_: object) -> None:
         raise OSError(5, "Input/output error", "some/file")
 
-    monkeypatch.setattr(cli, "read_rows", broken)
+    monkeypatch.setattr(runs, "read_rows", broken)
     shown = cohort("status", run_dir)
     assert shown.code == 4
     assert "Input/output error: 'some/file'. Nothing committed is lost; run again" in shown.err
@@ -280,7 +258,7 @@ def test_ctrl_c_says_how_to_go_on(cohort: Cohort, run_dir: Path, monkeypatch) ->
     def pressed(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "read_rows", pressed)
+    monkeypatch.setattr(runs, "read_rows", pressed)
     shown = cohort("status", run_dir)
     assert shown.code == 130
     assert shown.err == "error stopped; the same command goes on from here\n"

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from cohort.config import MethodConfig, VoxelOptSettings, method_config
+from cohort.config.method import MethodConfig, method_config
+from cohort.config.voxelopt import VoxelOptSettings
 from cohort.errors import UsageError
 from triton_reg import Intensity, LevelSettings, LocalContrast, MindSSC, VoxelOpt
 
@@ -68,6 +69,7 @@ def test_every_setting_changes_the_fingerprint() -> None:
     changes = {
         "preset": "paper", "features": "intensity", "window": "2,98", "mind_radius": "2",
         "mind_dilation": "1", "downsample": "2", "levels": "2", "solves": "3", "squarings": "3",
+        "precision": "exact",
         "radius": "2", "smoothing": "released", "sigma_range": "0.2,0.9", "alpha": "2.5",
         "tap_radius": "2", "passes": "2", "filter_cost": "false", "entropy_radius": "2",
         "couplings": "0.5",
@@ -168,8 +170,10 @@ def test_extractors_are_chosen_by_name() -> None:
 @pytest.mark.parametrize(
     ("assignments", "message"),
     [
-        (["features=unet"], "needs weights=FILE"),
-        (["weights=some.pth"], "weights belongs to features=unet, not local"),
+        (["features=unet"], "features=unet needs weights=FILE"),
+        (["features=torchscript"], "features=torchscript needs weights=FILE"),
+        (["features=torchscript", "weights=net.pt"], r"E_TRUST: .* the program in net\.pt"),
+        (["weights=some.pth"], "weights belongs to features=unet or torchscript, not local"),
         (["mind_radius=2"], "mind_radius belongs to features=mind, not local"),
         (["features=unet", "weights=nowhere.pth"], r"nowhere\.pth is no checkpoint of the U-Net"),
     ],

@@ -2,10 +2,11 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from cohort.engine.events import log_event, pairs_per_hour, read_events
+from cohort.engine.events import log_event, pairs_per_hour, read_events, seconds_a_pair
 from cohort.errors import StorageError
 
 
@@ -38,14 +39,40 @@ def test_before_the_first_tile_there_is_no_throughput(tmp_path: Path) -> None:
 def test_idle_time_between_drivers_does_not_count(tmp_path: Path) -> None:
     events = [
         ("00:00", "run_started", {}),
-        ("00:30", "tile_done", {"pairs": 10}),
-        ("09:00", "run_started", {}),
-        ("09:30", "tile_done", {"pairs": 20}),
+        ("18:00", "tile_done", {"pairs": 10}),
+        ("30:00", "run_started", {}),
+        ("48:00", "tile_done", {"pairs": 8}),
     ]
-    lines = [json.dumps({"time": f"2026-01-01T{at}:00+00:00", "event": event, **facts})
-             for at, event, facts in events]  # fmt: skip
-    (tmp_path / "events.jsonl").write_text("\n".join(lines) + "\n")
+    write_events(tmp_path, events)
     assert pairs_per_hour(tmp_path) == 30
+
+
+def test_the_time_of_workers_is_split_by_kind_of_work(tmp_path: Path) -> None:
+    def tile(worker: str, elapsed_s: float, **seconds: float) -> dict[str, object]:
+        return {"pairs": 10, "worker": worker, "elapsed_s": elapsed_s, "seconds": seconds}
+
+    write_events(tmp_path, [
+        ("00:00", "run_started", {}),
+        ("02:00", "tile_done", tile("a", 50, register_s=30, read_s=15)),  # from 01:10
+        ("02:30", "tile_done", tile("b", 20, register_s=20)),
+        ("03:00", "tile_done", tile("a", 40, register_s=40)),  # 20 s after its last
+        ("09:00", "run_started", {}),
+        ("09:30", "tile_done", tile("a", 10, register_s=10)),
+    ])  # fmt: skip
+    split = seconds_a_pair(tmp_path)
+    assert split == {"register": 2.5, "waiting": 0.5, "read": 0.375, "other": 0.125}
+    assert list(split) == ["register", "waiting", "read", "other"]
+
+
+def test_before_the_first_tile_no_time_is_split(tmp_path: Path) -> None:
+    log_event(tmp_path, "run_started")
+    assert seconds_a_pair(tmp_path) == {}
+
+
+def write_events(run_dir: Path, events: list[tuple[str, str, dict[str, Any]]]) -> None:
+    lines = [json.dumps({"time": f"2026-01-01T00:{at}+00:00", "event": event, **facts})
+             for at, event, facts in events]  # fmt: skip
+    (run_dir / "events.jsonl").write_text("\n".join(lines) + "\n")
 
 
 def test_events_that_cannot_be_written_stop_the_run(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from helpers import ellipsoids, tiny_cohort
 
-from cohort.config import method_config
+from cohort.config.method import method_config
 from cohort.data.store import CohortStore, Subject
 from cohort.engine.plan import PlanSettings, make_plan, open_run, tiles_of
 from cohort.engine.spec import RunSpec

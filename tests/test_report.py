@@ -7,7 +7,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from cohort.config import MethodConfig
+from cohort.config.method import MethodConfig
 from cohort.data.geometry import Grid
 from cohort.data.store import CohortStore, Subject
 from cohort.engine.regenerate import PairImages
@@ -87,7 +87,7 @@ def _spec(**values) -> RunSpec:
         "n_tiles": 1,
         "tile_size": 8,
         "method": MethodConfig(),
-        "fingerprint": "f" * 16,
+        "fingerprint": MethodConfig().build().fingerprint,
         "versions": {"python": "3.11"},
     }
     return RunSpec.model_validate(facts | values)

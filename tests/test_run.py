@@ -12,7 +12,8 @@ import pytest
 from helpers import smooth_volume, tiny_cohort
 from small_run import QUICK, damage, decided, part_names, planned
 
-from cohort.config import MethodConfig, VoxelOptSettings
+from cohort.config.method import MethodConfig
+from cohort.config.voxelopt import VoxelOptSettings
 from cohort.data.geometry import Grid
 from cohort.data.interrupts import ctrl_c_held
 from cohort.data.store import CohortStore, Subject

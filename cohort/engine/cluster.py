@@ -48,18 +48,23 @@ _CONFIG: dict[str, Any] = {
 class WorkbenchPlugin(WorkerPlugin):
     """Opens the run on each worker, also on one that was restarted."""
 
-    def __init__(self, run_dir: Path, store_path: Path, workers: int) -> None:
+    def __init__(self, run_dir: Path, store_path: Path, workers: int, trust_code: bool) -> None:
         self._opening = (run_dir, store_path, workers)
+        self._trust_code = trust_code
         self.workbench: Workbench
 
     def setup(self, worker: Worker) -> None:
         """Called by Dask when a worker starts."""
         del worker
-        self.workbench = Workbench.open(*self._opening)
+        self.workbench = Workbench.open(*self._opening, trust_code=self._trust_code)
 
 
 def run_on_workers(
-    run_dir: Path, store_path: Path, tiles: Iterable[Tile], workers: int
+    run_dir: Path,
+    store_path: Path,
+    tiles: Iterable[Tile],
+    workers: int,
+    trust_code: bool = False,
 ) -> Iterator[TileReport]:
     """Work on tiles in local processes of one thread each; yields reports as they come.
 
@@ -73,7 +78,8 @@ def run_on_workers(
     with dask.config.set(_CONFIG), ExitStack() as stack:
         with ctrl_c_held():
             client = stack.enter_context(Client(stack.enter_context(_cluster(workers))))
-        client.register_plugin(WorkbenchPlugin(run_dir, store_path, workers), name=_PLUGIN)
+        plugin = WorkbenchPlugin(run_dir, store_path, workers, trust_code)
+        client.register_plugin(plugin, name=_PLUGIN)
         yield from _in_flight(client, iter(tiles), _TILES_IN_FLIGHT * workers)
 
 

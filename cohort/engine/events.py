@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections import defaultdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,32 @@ def read_events(run_dir: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             continue
     return events
+
+
+def seconds_a_pair(run_dir: Path) -> dict[str, float]:
+    """Where the workers' time went: seconds a pair by kind of work, the longest first.
+
+    ``other`` is what a tile took beyond its parts, ``waiting`` what a worker did between its first
+    tile and its last without being in one. The start of processes is not in it. Empty before the
+    first tile is done.
+    """
+    spent: dict[str, float] = defaultdict(float)
+    spans: dict[tuple[int, str], list[float]] = {}
+    pairs = call = 0
+    for event in read_events(run_dir):
+        call += event["event"] == "run_started"
+        if event["event"] != "tile_done":
+            continue
+        pairs += event["pairs"]
+        for kind, seconds in event["seconds"].items():
+            spent[kind.removesuffix("_s")] += seconds
+        spent["other"] += event["elapsed_s"] - sum(event["seconds"].values())
+        end = datetime.fromisoformat(event["time"]).timestamp()
+        span = spans.setdefault((call, event["worker"]), [end - event["elapsed_s"], end, 0.0])
+        span[1:] = end, span[2] + event["elapsed_s"]
+    spent["waiting"] = sum(max(end - start - busy, 0.0) for start, end, busy in spans.values())
+    by_length = sorted(spent.items(), key=lambda one: -one[1])
+    return {kind: seconds / pairs for kind, seconds in by_length} if pairs else {}
 
 
 def pairs_per_hour(run_dir: Path) -> float | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cohort.config import MethodConfig
+from cohort.config.method import MethodConfig
 from cohort.data.storage import storage_error, write_atomic, write_once
 from cohort.data.store import CohortStore
 from cohort.engine.pairs import select_pairs
@@ -31,12 +31,14 @@ class PlanSettings:
         pairs: a design of :func:`cohort.engine.pairs.select_pairs`; ``all``.
         seed: of random designs; 0.
         tile_size: side of a tile in subjects; from the number of pairs.
+        trust_code: whether code that the method's settings name may be run; the plan forgets it.
     """
 
     method: MethodConfig | None = None
     pairs: str | None = None
     seed: int | None = None
     tile_size: int | None = None
+    trust_code: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,8 @@ def make_plan(store: CohortStore, settings: PlanSettings) -> tuple[RunSpec, np.n
     """Plan a run on a store; returns its facts and its pairs ``[P, 2]`` of subject indices.
 
     Raises:
-        UsageError: ``E_PAIRS`` as :func:`cohort.engine.pairs.select_pairs` does.
+        UsageError: ``E_PAIRS`` as :func:`cohort.engine.pairs.select_pairs` does, ``E_TRUST`` and
+            ``E_WEIGHTS`` as :meth:`cohort.config.method.MethodConfig.build` does.
     """
     inventory, method = store.inventory(), settings.method or MethodConfig()
     subject_ids = tuple(inventory.subject_digests)
@@ -76,7 +79,7 @@ def make_plan(store: CohortStore, settings: PlanSettings) -> tuple[RunSpec, np.n
         "seed": seed,
         "tile_size": tile_size,
         "method": method.model_dump(mode="json", exclude_none=True),
-        "fingerprint": method.build().fingerprint,
+        "fingerprint": method.build(trust_code=settings.trust_code).fingerprint,
     }
     canonical = json.dumps({"run_schema": SCHEMA, **facts}, sort_keys=True)
     spec = RunSpec.model_validate({
@@ -113,6 +116,7 @@ def open_run(run_dir: Path, store: CohortStore, settings: PlanSettings) -> RunSp
         settings.pairs or _design(run_dir, existing),
         existing.seed if settings.seed is None else settings.seed,
         settings.tile_size or existing.tile_size,
+        settings.trust_code,
     )
     asked, _ = make_plan(store, own)
     if existing.plan_digest != asked.plan_digest:

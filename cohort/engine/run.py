@@ -50,6 +50,7 @@ def run(
     store: CohortStore,
     *,
     workers: int = 0,
+    trust_code: bool = False,
     progress: Callable[[RunReport, int], None] | None = None,
 ) -> RunReport:
     """Work on every tile of a planned run that has no part yet.
@@ -58,11 +59,13 @@ def run(
         run_dir: the run; its plan exists.
         store: the cohort, which may have moved since the plan was made.
         workers: local worker processes; 0 for a plain loop in this one.
+        trust_code: whether code that the method's settings name may be run.
         progress: called with the report so far and the pairs of the whole run, at the start and
             after each tile.
 
     Raises:
         RunActiveError: ``E_ACTIVE`` if another driver works on the run.
+        UsageError: as :meth:`cohort.engine.workbench.Workbench.open` does.
         StorageError, SchedulerError: the run stops; the same call goes on from there.
     """
     spec = RunSpec.load(run_dir)
@@ -77,7 +80,7 @@ def run(
         log_event(run_dir, "run_started", workers=workers, pairs=spec.n_pairs - report.already_done)
         start = time.perf_counter()
         # closed, so that no worker is left when the lock is
-        with closing(_work(run_dir, store.path, left, workers)) as reports:
+        with closing(_work(run_dir, store.path, left, workers, trust_code)) as reports:
             for tile in reports:
                 _add(report, tile)
                 report.elapsed_s = time.perf_counter() - start
@@ -88,12 +91,12 @@ def run(
 
 
 def _work(
-    run_dir: Path, store_path: Path, tiles: list[Tile], workers: int
+    run_dir: Path, store_path: Path, tiles: list[Tile], workers: int, trust_code: bool
 ) -> Generator[TileReport, None, None]:
     if workers:
-        yield from run_on_workers(run_dir, store_path, tiles, workers)
+        yield from run_on_workers(run_dir, store_path, tiles, workers, trust_code)
         return
-    workbench = Workbench.open(run_dir, store_path)
+    workbench = Workbench.open(run_dir, store_path, trust_code=trust_code)
     for tile in tiles:
         yield run_tile(workbench, tile)
 

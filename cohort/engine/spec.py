@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from cohort.config import MethodConfig
+from cohort.config.method import MethodConfig
 from cohort.data.storage import storage_error
 from cohort.errors import StorageError, UsageError
 

@@ -14,7 +14,7 @@ import torch
 from cohort.data.store import CohortStore, Subject
 from cohort.engine.measure import Scan
 from cohort.engine.spec import RunSpec
-from cohort.errors import SubjectError
+from cohort.errors import SubjectError, UsageError
 from triton_reg import Displacement, Features, Method
 
 _MEMORY_SHARE = 0.25  # of what is free when a worker starts; the rest is for the pairs themselves
@@ -56,14 +56,33 @@ class Workbench:
     _cache: OrderedDict[str, Prepared | SubjectError] = field(default_factory=OrderedDict)
 
     @classmethod
-    def open(cls, run_dir: Path, store_path: Path | None = None, workers: int = 1) -> "Workbench":
-        """Open a run where it lies; ``workers`` share this machine's memory."""
+    def open(
+        cls,
+        run_dir: Path,
+        store_path: Path | None = None,
+        workers: int = 1,
+        *,
+        trust_code: bool = False,
+    ) -> "Workbench":
+        """Open a run where it lies; ``workers`` share this machine's memory.
+
+        Raises:
+            UsageError: ``E_TRUST`` if the run's settings name code that ``trust_code`` does not
+                allow to run, ``E_PLAN_MISMATCH`` if they no longer give the method of the plan.
+        """
         spec = RunSpec.load(run_dir)
+        method = spec.method.build(trust_code=trust_code)
+        if method.fingerprint != spec.fingerprint:
+            raise UsageError(
+                "E_PLAN_MISMATCH",
+                f"{run_dir} was planned with another method than its settings now give: a file"
+                f" that they name has changed, or the program, which was {spec.versions}",
+            )
         return cls(
             run_dir,
             spec,
             CohortStore.open(store_path or Path(spec.store)),
-            spec.method.build(),
+            method,
             cache_bytes=int(psutil.virtual_memory().available * _MEMORY_SHARE / workers),
         )
 

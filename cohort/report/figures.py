@@ -39,7 +39,7 @@ _STYLE: dict[Any, Any] = {
 
 
 @contextmanager
-def _style() -> Iterator[None]:
+def figure_style() -> Iterator[None]:
     with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
         # names of structures may be in any script; a box in their place is no reason to stop
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
@@ -60,7 +60,7 @@ def histogram(
     series = [(after, AFTER, "after")]
     if before is not None:
         series.insert(0, (before, BEFORE, "before"))
-    with _style():
+    with figure_style():
         figure = Figure(figsize=(4.0, 2.4))
         axes = figure.add_axes((0.12, 0.19, 0.83, 0.69))
         edges = _bin_edges(np.concatenate([values for values, _, _ in series]), lower)
@@ -89,7 +89,7 @@ def _bin_edges(values: np.ndarray, lower: float | None) -> np.ndarray:
 def structure_plot(table: pl.DataFrame) -> str:
     """Dice of the structures with the lowest means, one line each; `table`: a `structure_table`."""
     shown = table.sort("mean").head(MOST_STRUCTURES).reverse()
-    with _style():
+    with figure_style():
         figure = Figure(figsize=(8.4, 0.9 + 0.25 * len(shown)), layout="constrained")
         axes = figure.add_subplot()
         y = np.arange(len(shown))
@@ -131,7 +131,7 @@ def mosaic(images: PairImages) -> str:
     sizes_mm = np.array(images.fixed.shape) * images.spacing_mm
     heights = [sizes_mm[1 if axis == 2 else 2] for axis, _ in PLANES]
     widest = sizes_mm[:2].max()
-    with _style():
+    with figure_style():
         figure = Figure(figsize=(7.2, 7.2 / 3 * sum(heights) / widest + 0.3), facecolor="black")
         panels = figure.subplots(
             3, 3, gridspec_kw={"height_ratios": heights, "wspace": 0.02, "hspace": 0.02}

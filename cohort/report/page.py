@@ -18,7 +18,7 @@ from cohort.engine.regenerate import regenerate_pair
 from cohort.engine.results import read_rows, summarise
 from cohort.engine.spec import RunSpec
 from cohort.engine.workbench import Workbench
-from cohort.errors import CohortError
+from cohort.errors import CohortError, UsageError
 from cohort.report import content, layout, tables
 from cohort.report.figures import MOST_STRUCTURES, mosaic, structure_plot
 from triton_reg import __version__
@@ -56,20 +56,25 @@ class Picture:
 
 
 def write_report(
-    run_dir: Path, store_path: Path | None = None, *, progress: Progress | None = None
+    run_dir: Path,
+    store_path: Path | None = None,
+    *,
+    trust_code: bool = False,
+    progress: Progress | None = None,
 ) -> Path:
     """Write ``RUN/report/index.html`` from the rows that are committed; returns its path.
 
-    `store_path` is where the store is now, if it is not where the run left it.
+    `store_path` is where the store is now, if it is not where the run left it. Pictures of a run
+    whose settings name code need `trust_code`, which allows to run that.
     """
     run_dir = Path(run_dir)
     spec, cohort = _facts(run_dir, store_path)
-    digest = _inputs_digest(run_dir, cohort)
+    digest = _inputs_digest(run_dir, cohort, trust_code)
     rows = read_rows(run_dir)
     pictures = {}
     if not cohort.missing:
         pairs = tables.worst_pairs(rows, WORST_PAIRS).select("fixed", "moving").rows()
-        pictures = _pictures(run_dir, store_path, pairs, progress)
+        pictures = _pictures(run_dir, store_path, pairs, trust_code, progress)
     rate = pairs_per_hour(run_dir)
     page = render_page(run_dir.resolve().name, spec, rows, cohort, pictures, rate, digest)
     path = _page_path(run_dir)
@@ -81,8 +86,11 @@ def write_report(
     return path
 
 
-def is_current(run_dir: Path, store_path: Path | None = None) -> bool:
-    """Whether the page there was made by this version from what the run and the store hold now."""
+def is_current(run_dir: Path, store_path: Path | None = None, *, trust_code: bool = False) -> bool:
+    """Whether the page there was made by this version from what the run and the store hold now.
+
+    A page that was made with `trust_code` is as good without.
+    """
     run_dir = Path(run_dir)
     _, cohort = _facts(run_dir, store_path)
     try:
@@ -90,7 +98,8 @@ def is_current(run_dir: Path, store_path: Path | None = None) -> bool:
             head = page.read(4096)
     except FileNotFoundError:
         return False
-    return f'content="{_inputs_digest(run_dir, cohort)}"' in head
+    digests = {_inputs_digest(run_dir, cohort, trusted) for trusted in (trust_code, True)}
+    return any(f'content="{digest}"' in head for digest in digests)
 
 
 def render_page(
@@ -165,10 +174,14 @@ def _pictures(
     run_dir: Path,
     store_path: Path | None,
     pairs: list[tuple[Any, ...]],
+    trust_code: bool,
     progress: Progress | None,
 ) -> dict[tuple[str, str], Picture]:
     """A mosaic of each pair; what keeps one from being made is told in its place."""
-    workbench = Workbench.open(run_dir, store_path)
+    try:
+        workbench = Workbench.open(run_dir, store_path, trust_code=trust_code)
+    except UsageError as error:
+        return {pair: Picture(missing=error.message) for pair in pairs}
     pictures = {}
     for done, (fixed, moving) in enumerate(pairs, start=1):
         try:
@@ -185,9 +198,9 @@ def _page_path(run_dir: Path) -> Path:
     return run_dir / "report" / "index.html"
 
 
-def _inputs_digest(run_dir: Path, cohort: Cohort) -> str:
+def _inputs_digest(run_dir: Path, cohort: Cohort, trust_code: bool) -> str:
     parts = sorted((path.name, path.stat().st_size) for path in run_dir.glob("parts/*.parquet"))
-    inputs = [__version__, parts, asdict(cohort)]
+    inputs = [__version__, parts, asdict(cohort), trust_code]
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 

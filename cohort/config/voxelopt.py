@@ -1,18 +1,17 @@
-"""Settings that people write, in YAML or as ``--set KEY=VALUE``, and the methods they build."""
+"""Settings of ``--method voxelopt``."""
 
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
-    ValidationError,
     model_validator,
 )
 
@@ -22,12 +21,16 @@ from triton_reg import (
     Intensity,
     LevelSettings,
     LocalContrast,
-    Method,
     MindSSC,
+    NetworkFeatures,
     SegmentationUNet,
     VoxelOpt,
 )
 
+_UNTRUSTED = (
+    "features=torchscript would run the program in {} with your rights; "
+    "if you trust those who made it, give --trust-code on this command"
+)
 _PRESETS = {"default": VoxelOpt, "parity": VoxelOpt.parity, "paper": VoxelOpt.paper}
 
 
@@ -54,10 +57,12 @@ class VoxelOptSettings(BaseModel):
     preset: Literal["default", "parity", "paper"] = Field(
         default="default", description="where the other settings start from"
     )
-    features: Literal["mind", "local", "intensity", "unet"] | None = Field(
+    features: Literal["mind", "local", "intensity", "unet", "torchscript"] | None = Field(
         default=None, description="what is compared; local, with the other presets mind"
     )
-    weights: Path | None = Field(default=None, description="checkpoint of features=unet")
+    weights: Path | None = Field(
+        default=None, description="checkpoint of features=unet, file of features=torchscript"
+    )
     window: Annotated[tuple[float, float], AfterValidator(_ascending)] | None = Field(
         default=None, description="intensity window: percentiles such as 1,99 or source units"
     )
@@ -78,6 +83,9 @@ class VoxelOptSettings(BaseModel):
     )
     squarings: int | None = Field(
         default=None, ge=0, le=12, description="steps of scaling and squaring"
+    )
+    precision: Literal["fast", "exact"] | None = Field(
+        default=None, description="storage on GPUs: fast is fp16, exact float32 as on CPUs"
     )
     radius: Literal[1, 2, 3] | None = Field(default=None, description="search radius in voxels")
     smoothing: Literal["adaptive", "adaptive-paper", "isotropic", "released"] | None = Field(
@@ -101,23 +109,24 @@ class VoxelOptSettings(BaseModel):
 
     @model_validator(mode="after")
     def _belong_together(self) -> "VoxelOptSettings":
-        for name, owner in (
-            ("mind_radius", "mind"),
-            ("mind_dilation", "mind"),
-            ("weights", "unet"),
+        for name, owners in (
+            ("mind_radius", ("mind",)),
+            ("mind_dilation", ("mind",)),
+            ("weights", ("unet", "torchscript")),
         ):
-            if getattr(self, name) is not None and self._extractor != owner:
-                raise ValueError(f"{name} belongs to features={owner}, not {self._extractor}")
+            if getattr(self, name) is not None and self._extractor not in owners:
+                belongs = f"{name} belongs to features={' or '.join(owners)}"
+                raise ValueError(f"{belongs}, not {self._extractor}")
         return self
 
     @property
     def _extractor(self) -> str:
         return self.features or ("local" if self.preset == "default" else "mind")
 
-    def build(self) -> VoxelOpt:
-        """The method with these settings."""
+    def build(self, *, trust_code: bool = False) -> VoxelOpt:
+        """The method with these settings; see :meth:`MethodConfig.build`."""
         method = _PRESETS[self.preset]()
-        features = self._features(self.window or method.features.window)
+        features = self._features(self.window or method.features.window, trust_code)
         level = replace(method.level, **self._given(LevelSettings))
         own = {
             name: value
@@ -126,7 +135,7 @@ class VoxelOptSettings(BaseModel):
         }
         return replace(method, features=features, level=level, **own)
 
-    def _features(self, window: tuple[float, float]) -> FeatureExtractor:
+    def _features(self, window: tuple[float, float], trust_code: bool) -> FeatureExtractor:
         match self._extractor:
             case "mind":
                 given = {"radius": self.mind_radius, "dilation": self.mind_dilation}
@@ -136,95 +145,25 @@ class VoxelOptSettings(BaseModel):
                 return LocalContrast(window=window)
             case "intensity":
                 return Intensity(window=window)
+            case "unet":
+                return self._from_file(SegmentationUNet.load, "checkpoint of the U-Net")
             case _:
-                return self._unet()
+                if self.weights is not None and not trust_code:
+                    raise UsageError("E_TRUST", _UNTRUSTED.format(self.weights))
+                return self._from_file(NetworkFeatures.load_torchscript, "network to run")
 
-    def _unet(self) -> SegmentationUNet:
+    def _from_file(self, load: Callable[..., FeatureExtractor], what: str) -> FeatureExtractor:
         if self.weights is None:
-            raise UsageError("E_WEIGHTS", "features=unet needs weights=FILE, its checkpoint")
+            raise UsageError(
+                "E_WEIGHTS", f"features={self.features} needs weights=FILE, its {what}"
+            )
+        given = {} if self.window is None else {"window": self.window}
         try:
-            if self.window is None:
-                return SegmentationUNet.load(self.weights)
-            return SegmentationUNet.load(self.weights, self.window)
+            return load(self.weights, **given)
         except (OSError, TypeError, ValueError, UnpicklingError) as error:
-            message = f"{self.weights} is no checkpoint of the U-Net: {error}"
-            raise UsageError("E_WEIGHTS", message) from None
+            raise UsageError("E_WEIGHTS", f"{self.weights} is no {what}: {error}") from None
 
     def _given(self, settings: type) -> dict[str, Any]:
         """The fields of a dataclass of settings that have a value here."""
         names = {field.name for field in fields(settings)}
         return {name: value for name, value in self if name in names and value is not None}
-
-
-_METHODS: dict[str, type[VoxelOptSettings]] = {"voxelopt": VoxelOptSettings}
-
-
-class MethodConfig(BaseModel):
-    """A method by name with its settings, as a run keeps it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: Literal["voxelopt"] = "voxelopt"
-    settings: VoxelOptSettings = VoxelOptSettings()
-
-    def build(self) -> Method:
-        """The method itself: what a worker calls before its first pair."""
-        return self.settings.build()
-
-
-def method_config(name: str, file: Path | None, assignments: list[str]) -> MethodConfig:
-    """Settings from a YAML file, then from ``KEY=VALUE`` assignments.
-
-    Raises:
-        UsageError: ``E_METHOD`` for an unknown method, ``E_SETTING`` for a setting that is unknown,
-            malformed or out of range; the message lists what is possible.
-    """
-    if name not in _METHODS:
-        raise UsageError("E_METHOD", f"unknown method {name!r}; known: {', '.join(_METHODS)}")
-    settings = {} if file is None else _read_yaml(file)
-    settings |= dict(_assignment(text) for text in assignments)
-    try:
-        return MethodConfig.model_validate({"name": name, "settings": settings})
-    except ValidationError as error:
-        wrong = "; ".join(_fault(dict(one)) for one in error.errors())
-        known = ", ".join(_METHODS[name].model_fields)
-        message = f"{wrong}. Settings of {name}: {known}"
-        raise UsageError("E_SETTING", message) from None
-
-
-def _fault(error: dict[str, Any]) -> str:
-    """One of pydantic's errors, whose place starts with ``settings``, in our words."""
-    setting = ".".join(str(part) for part in error["loc"][1:])
-    if error["type"] == "extra_forbidden":
-        return f"unknown setting {setting!r}"
-    needed = error["msg"].removeprefix("Value error, ")
-    if not setting:  # two settings that do not go together
-        return needed
-    return f"{setting}: {needed}, got {error['input']!r}"
-
-
-def _read_yaml(file: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(file.read_text()) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError("E_CONFIG", f"{file} cannot be read as YAML: {error}") from None
-    if not isinstance(content, dict):
-        found = type(content).__name__
-        raise UsageError("E_CONFIG", f"{file} must hold KEY: VALUE lines, found a {found}")
-    return content
-
-
-def _assignment(text: str) -> tuple[str, Any]:
-    """``window=(1, 99)``, ``window=1,99`` and ``window=[1, 99]`` all give a list of numbers."""
-    key, separator, value = text.partition("=")
-    if not separator or not key.strip():
-        raise UsageError("E_SETTING", f"--set needs KEY=VALUE, got {text!r}")
-    value = value.strip()
-    if value.startswith("(") and value.endswith(")"):
-        value = value[1:-1]
-    if "," in value and not value.startswith("["):
-        value = f"[{value.rstrip(',')}]"
-    try:
-        return key.strip(), yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise UsageError("E_SETTING", f"--set {text!r}: the value cannot be read") from None

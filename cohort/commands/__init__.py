@@ -1,0 +1,1 @@
+"""The commands of ``cohort``: what each takes, calls and prints."""

@@ -1,0 +1,100 @@
+"""``features``: which features tell this cohort's voxels apart."""
+
+from pathlib import Path
+from typing import Annotated
+
+import polars as pl
+import typer
+
+from cohort import terminal
+from cohort.config.method import method_config
+from cohort.data.storage import write_atomic
+from cohort.data.store import CohortStore
+from cohort.engine.discrimination import compare_features, overlap_of_run, spread
+from cohort.engine.spec import RunSpec
+from cohort.errors import UsageError
+from cohort.options import Json, Store, TrustCode
+from cohort.report.entropy_figure import entropy_figure
+from triton_reg import FeatureExtractor
+
+_COMPARED = ["features=local", "features=mind", "features=intensity"]
+
+
+def features(
+    store: Store,
+    out: Annotated[Path, typer.Argument(help="Folder for tables and maps.")] = Path("features"),
+    compare: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Settings of one extractor, such as 'features=mind mind_radius=2'; repeatable."
+            " [default: features=local, =mind and =intensity]"
+        ),
+    ] = None,
+    subjects: Annotated[int, typer.Option(min=1, help="How many, spread over the cohort.")] = 20,
+    run: Annotated[
+        list[Path] | None,
+        typer.Option(help="A run on this store, whose overlap is set against entropy; repeatable."),
+    ] = None,
+    trust_code: TrustCode = False,
+    json: Json = False,
+) -> None:
+    """Compare feature extractors on a cohort without registering it.
+
+    Each volume is matched with itself, shifted by one voxel. Features that single out the right
+    displacement have low entropy; where all displacements look alike it is 1.
+    """
+    opened = CohortStore.open(store)
+    runs = {path: _settings_of(RunSpec.load(path)) for path in run or []}
+    compared = dict.fromkeys([*(compare or _COMPARED), *runs.values()])
+    extractors = {said: _extractor(said, trust_code) for said in compared}
+    chosen = spread(list(opened.inventory().subject_digests), subjects)
+    if not chosen:
+        raise UsageError("E_EMPTY", f"{store} holds no subjects")
+    with terminal.progress_bar("comparing", quiet=json) as update:
+        found = compare_features(
+            opened, extractors, chosen, lambda done, all_: update(done, all_, 0)
+        )
+    overlaps = {
+        str(path): overlap_of_run(path, opened, found.subjects.filter(extractor=said))
+        for path, said in runs.items()
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomic(out / "entropy.csv", found.subjects.write_csv().encode())
+    write_atomic(out / "histogram.csv", found.histograms.write_csv().encode())
+    write_atomic(out / "entropy.png", entropy_figure(found))
+    if json:
+        terminal.say_json({"ranking": found.ranking.to_dicts(), "runs": overlaps, "out": out})
+    else:
+        _say(out, found.ranking, overlaps)
+
+
+def _settings_of(spec: RunSpec) -> str:
+    """What of a run's settings concerns its features, as one would say it."""
+    given = spec.method.settings.model_dump(exclude_none=True)
+    names = ("preset", "features", "weights", "window", "mind_radius", "mind_dilation")
+    said = [f"{name}={_plain(given[name])}" for name in names if name in given]
+    return " ".join(one for one in said if one != "preset=default") or "features=local"
+
+
+def _plain(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _extractor(said: str, trust_code: bool) -> FeatureExtractor:
+    config = method_config("voxelopt", None, said.split())
+    return config.settings.build(trust_code=trust_code).features
+
+
+def _say(out: Path, ranking: pl.DataFrame, overlaps: dict[str, dict[str, float]]) -> None:
+    rows: dict[str, object] = {
+        one[
+            "extractor"
+        ]: f"mean {one['mean']:.3f}, middle 80 % {one['p10']:.3f} to {one['p90']:.3f}"
+        for one in ranking.iter_rows(named=True)
+    }
+    rows |= {
+        path: f"Dice {one['dice_mean']:.3f} over {one['pairs']:.0f} pairs,"
+        f" rank correlation with entropy {one['spearman']:+.2f}"
+        for path, one in overlaps.items()
+    }
+    terminal.say_table(f"{out / 'entropy.png'}, entropy in units of ln 27", rows)

@@ -1,0 +1,105 @@
+"""Commands that make and show stores: ``synth``, ``ingest``, ``info``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cohort import terminal
+from cohort.data.geometry import parse_grid
+from cohort.data.ingest import IngestEvent, IngestSettings, ingest
+from cohort.data.store import CohortStore
+from cohort.data.synth import SynthSettings, synthesise_population
+from cohort.errors import UsageError
+from cohort.options import Json, Store, Workers, worker_count
+
+
+def synth(
+    folder: Annotated[Path, typer.Argument(help="Where the NIfTI files go.")],
+    subjects: Annotated[int, typer.Option(min=2, help="How many.")] = SynthSettings.subjects,
+    grid: Annotated[str, typer.Option(help="SHAPE@SPACING.")] = "64x72x64@2.5mm",
+    seed: Annotated[int, typer.Option(min=0, help="Another seed, another population.")] = 0,
+    json: Json = False,
+) -> None:
+    """Make a population of NIfTI files whose true displacements are known."""
+    shape, spacing_mm = parse_grid(grid)
+    if len(set(spacing_mm)) > 1:
+        raise UsageError("E_GRID", f"the phantom needs one spacing for all axes, got {grid}")
+    settings = SynthSettings(subjects=subjects, shape=shape, spacing_mm=spacing_mm[0], seed=seed)
+    with terminal.progress_bar("synthesising", quiet=json) as update:
+        report = synthesise_population(folder, settings, lambda done, all_: update(done, all_, 0))
+    if json:
+        terminal.say_json(terminal.as_json(report))
+    else:
+        terminal.say(f"{folder}: {len(report.written)} subjects written, {len(report.kept)} kept")
+
+
+def ingest_command(
+    source: Annotated[
+        Path, typer.Argument(help="Folder with images/ (and labels/, ...), BIDS dataset, CSV, TSV.")
+    ],
+    store: Store,
+    grid: Annotated[
+        str | None, typer.Option(help="Working grid, 96x112x96@2mm. [default: from the data]")
+    ] = None,
+    like: Annotated[Path | None, typer.Option(help="NIfTI file whose grid to take.")] = None,
+    align: Annotated[
+        str,
+        typer.Option(help="none (as headers say), grid (image centres), center (of intensity)."),
+    ] = "none",
+    reference: Annotated[
+        str | None, typer.Option(help="Subject to align to. [default: the first]")
+    ] = None,
+    assume_orientation: Annotated[
+        str | None, typer.Option(help="RAS, for files that do not say.")
+    ] = None,
+    workers: Workers = None,
+    json: Json = False,
+) -> None:
+    """Bring every scan onto one working grid in a store; broken ones are quarantined.
+
+    Run it again after adding or mending files: only what is new or changed is read.
+    """
+    settings = IngestSettings(grid, like, align, reference, assume_orientation)  # type: ignore[arg-type]
+    with terminal.progress_bar("ingesting", quiet=json) as update:
+        failures = 0
+
+        def progress(event: IngestEvent) -> None:
+            nonlocal failures
+            failures += event.status == "quarantined"
+            update(event.done, event.total, failures)
+
+        report = ingest(source, store, settings, workers=worker_count(workers), progress=progress)
+    if json:
+        terminal.say_json({
+            "ingested": report.ingested,
+            "unchanged": report.unchanged,
+            "quarantined": report.quarantined,
+            "outside": report.outside,
+            "grid": report.grid.to_json(),
+            "elapsed_s": report.elapsed_s,
+        })  # fmt: skip
+    else:
+        terminal.say_ingest(store, report)
+    raise typer.Exit(1 if report.quarantined else 0)
+
+
+def info(store: Store, json: Json = False) -> None:
+    """Say what a store holds."""
+    opened = CohortStore.open(store)
+    inventory, quarantined = opened.inventory(), opened.quarantined
+    facts = {
+        "subjects": len(inventory.subject_digests),
+        "quarantined": len(quarantined),
+        "labels": inventory.has_labels,
+        "truth": inventory.has_truth,
+        "shape": opened.grid.shape,
+        "spacing_mm": opened.grid.spacing_mm,
+        "digest": inventory.digest,
+    }
+    if json:
+        subject_ids = tuple(inventory.subject_digests)
+        terminal.say_json({**facts, "subject_ids": subject_ids, "quarantine": quarantined})
+    else:
+        terminal.say_table(str(store), facts)
+        terminal.say_quarantine(quarantined)

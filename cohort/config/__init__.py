@@ -1,0 +1,1 @@
+"""Settings that people write, checked, and the methods that they build."""

@@ -1,0 +1,29 @@
+"""The workflow scripts on tiny cohorts."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+from helpers import PROJECT, tiny_cohort
+
+
+def test_the_ablation_has_the_rows_of_the_paper_and_goes_on_where_it_was(tmp_path: Path) -> None:
+    tiny_cohort(tmp_path / "store", subjects=2)
+    command = [sys.executable, PROJECT / "workflows" / "voxelopt_ablation.py", tmp_path / "store",
+               tmp_path / "out", "--features", "intensity", "--radius", "1", "--set",
+               "preset=parity", "downsample=1", "window=1,99"]  # fmt: skip
+    subprocess.run(command, check=True, capture_output=True)
+    table = pl.read_csv(tmp_path / "out" / "ablation.csv")
+    switches = table.filter(iterations=6).select("adaptive", "cost_filter")
+    assert sorted(switches.rows()) == [(False, False), (False, True), (True, False), (True, True)]
+    assert sorted(table["iterations"].unique()) == list(range(1, 10))
+    assert table["dice"].is_between(0, 1).all()
+    # more coupling can only draw the labels closer to the smooth displacement
+    by_iterations = table.filter(pl.col("adaptive") & pl.col("cost_filter")).sort("iterations")
+    assert by_iterations["sdlogj"][0] > by_iterations["sdlogj"][-1]
+    parts = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.parquet")}
+    subprocess.run(command, check=True, capture_output=True)
+    assert parts == {
+        path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.parquet")
+    }
