@@ -2,12 +2,16 @@
 #   make demo    set up, then make a population, register all its pairs, write a report
 #   make test    set up, then run the whole test suite
 #   make check   set up, then run its quick part (under 3 minutes)
+#   make peers   set up, then register with other tools too and compare (minutes; DATA=, SLOW=--slow)
+#   make readme  put the figures of benchmarks/results into the README
 
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := demo
+PEERS := .venv-peers
+DATA ?= ../shared/data/ixi6_affine_2mm/ixi6_affine_2mm.npz
 
-.PHONY: demo test check lint format clean
+.PHONY: demo test check peers readme lint format clean
 .DELETE_ON_ERROR:
 
 # pip, and nothing of the user's environment: the versions are those of constraints.txt
@@ -28,6 +32,18 @@ test: lint
 check: lint
 	$(BIN)/pytest -n 2 --dist worksteal -m 'not slow'
 
+# the other tools live in an environment of their own and are no dependencies
+$(PEERS)/installed: benchmarks/peers.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/pip install --quiet --requirement benchmarks/peers.txt
+	touch $@
+
+peers: .venv/installed $(PEERS)/installed
+	$(BIN)/python benchmarks/peers.py $(DATA) $(SLOW)
+
+readme: .venv/installed
+	$(BIN)/python benchmarks/readme_table.py
+
 lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -38,4 +54,4 @@ format: .venv/installed
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf .venv $(DEMO)
+	rm -rf .venv $(PEERS) $(DEMO)

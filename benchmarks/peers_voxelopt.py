@@ -1,0 +1,62 @@
+"""VoxelOpt in a process of its own, measured as its peers are.
+
+    python benchmarks/peers_voxelopt.py SETTINGS pairs.npz FOLDER
+
+Besides what people use, ``OURS`` holds settings that trade overlap for smoothness, so that some of
+them is about as smooth as any peer. Kernels are loaded, or compiled, before anything is timed.
+"""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.peers_tools import Clock, Entry, Pair, Tool, Warped, serve
+from triton_reg import LevelSettings, MindSSC, VoxelOpt
+
+DEFAULT = VoxelOpt()
+SIX = LevelSettings().couplings
+
+
+def with_level(**changes: object) -> VoxelOpt:
+    return replace(DEFAULT, level=replace(DEFAULT.level, **changes))  # type: ignore[arg-type]
+
+
+OURS: dict[str, VoxelOpt] = {
+    "VoxelOpt": DEFAULT,
+    "VoxelOpt, published settings": replace(VoxelOpt.parity(MindSSC()), downsample=1),
+    "VoxelOpt, two solves a level": replace(DEFAULT, solves=(2,)),
+    "VoxelOpt, two passes": with_level(passes=2),
+    "VoxelOpt, four passes": with_level(passes=4),
+    "VoxelOpt, five passes": with_level(passes=5),
+    "VoxelOpt, four passes, six couplings": with_level(passes=4, couplings=SIX),
+    "VoxelOpt, five passes, six couplings": with_level(passes=5, couplings=SIX),
+}
+
+
+def voxelopt(method: VoxelOpt) -> Tool:
+    """The method with the two stages timed apart: features of both scans, then matching."""
+    torch.set_num_threads(1)
+    row = torch.zeros(1, 2, dtype=torch.int32)
+
+    @torch.inference_mode()
+    def register(pair: Pair, clock: Clock) -> Warped:
+        volumes = [torch.from_numpy(one)[None, None] for one in (pair.fixed, pair.moving)]
+        with clock.timed("features"):
+            fixed, moving = (method.prepare(one, torch.ones_like(one)) for one in volumes)
+        with clock.timed():
+            displacement = method.register(fixed, moving, row).displacement
+        labels = torch.from_numpy(pair.labels)[None, None]
+        moved = displacement.warp(labels, interpolation="nearest")
+        return Warped(displacement.full()[0].numpy(), moved[0, 0].numpy())
+
+    blank = np.zeros((32, 32, 32), np.float32)
+    register(Pair(blank, blank, blank, (1, 1, 1)), Clock())
+    return register
+
+
+if __name__ == "__main__":
+    entry = Entry("triton-reg", sys.argv[1], voxelopt(OURS[sys.argv[1]]))
+    serve(entry, Path(sys.argv[2]), Path(sys.argv[3]))

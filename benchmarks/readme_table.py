@@ -1,0 +1,190 @@
+"""The README's measured figures, made of the committed results.
+
+    make readme
+
+Rewrites what stands between the two marks in ``README.md`` by the files of ``benchmarks/results``.
+A file that is not there has no table. ``tests/test_readme_table.py`` fails where the README and the
+results differ.
+"""
+
+import csv
+import re
+import textwrap
+from collections.abc import Iterable
+from pathlib import Path
+
+PROJECT = Path(__file__).parents[1]
+README = PROJECT / "README.md"
+RESULTS = PROJECT / "benchmarks" / "results"
+BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+Row = dict[str, str]
+# rows of voxelopt_quality.csv that stand in the README, and how they are called there
+QUALITY = {
+    "published settings, MIND, full grid": "published settings on the full grid, MIND",
+    "default level settings, MIND": "`VoxelOpt(features=MindSSC())`",
+    "default": "`VoxelOpt()`",
+}
+
+
+def rows_of(path: Path) -> list[Row]:
+    """The rows of a results file, none if it is not there."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def table(head: str, rows: Iterable[tuple[str, ...]]) -> str:
+    """A Markdown table; ``head`` has its columns between ``|``."""
+    columns = [one.strip() for one in head.split("|")]
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def paragraph(text: str) -> str:
+    return textwrap.fill(text, 100, break_on_hyphens=False)
+
+
+def fraction(text: str, digits: int = 3) -> str:
+    """Without the zero before the point, as the field writes overlaps: ``.618``."""
+    return f"{float(text):.{digits}f}".removeprefix("0")
+
+
+def whole(text: str) -> str:
+    return f"{float(text):,.0f}"
+
+
+def machine(row: Row) -> str:
+    """The processor, without the number of threads, which the text tells."""
+    return row["cpu"].partition(",")[0]
+
+
+def kernels(results: Path) -> list[str]:
+    """The whole pair of the last run of ``voxelopt_cpu.py``, definition and kernels."""
+    pair = {
+        row["implementation"]: row
+        for row in rows_of(results / "voxelopt_cpu.csv")
+        if row["case"].startswith("whole pair")
+    }
+    if not pair:
+        return []
+    reference, kernel = pair["reference"], pair["kernel"]
+    ratio = float(reference["median_ms"]) / float(kernel["median_ms"])
+    intro = paragraph(
+        "A pair of 96 x 80 x 128 voxels with 14 channels at the published settings, features "
+        f"ready, on one core of an {machine(kernel)} (`benchmarks/voxelopt_cpu.py`):"
+    )
+    head = "| ms | times as fast | MiB beyond the inputs"
+    names = {"plain PyTorch, the definition": reference, "compiled kernels": kernel}
+    lines = [
+        (name, whole(row["median_ms"]), "1" if row is reference else f"{ratio:.1f}",
+         whole(row["peak_extra_mib"]))
+        for name, row in names.items()
+    ]  # fmt: skip
+    return [intro, table(head, lines)]
+
+
+def quality(results: Path) -> list[str]:
+    """What the defaults change, from ``voxelopt_quality.csv``."""
+    rows = {row["settings"]: row for row in rows_of(results / "voxelopt_quality.csv")}
+    chosen = {name: rows[settings] for settings, name in QUALITY.items() if settings in rows}
+    if not chosen:
+        return []
+    before = fraction(next(iter(chosen.values()))["dice_before"])
+    intro = paragraph(
+        "Six affinely aligned brain pairs, 96 x 112 x 96 voxels of 2 mm, 148 structures, Dice "
+        f"{before} before (`benchmarks/voxelopt_quality.py`):"
+    )
+    lines = []
+    for name, row in chosen.items():
+        smooth = fraction(row["dice_mean"]), fraction(row["sdlogj"])
+        lines.append((name, *smooth, f"{float(row['time_ratio']):.2f}"))
+    return [intro, table("| Dice | sd ln det J | time, published settings 1", lines)]
+
+
+def peers(results: Path) -> list[str]:
+    """Other tools on the same pairs, from ``peers_ixi6.csv``."""
+    rows = {row["tool"]: row for row in rows_of(results / "peers_ixi6.csv")}
+    ours = rows.get("VoxelOpt")
+    if ours is None:
+        return []
+    features_s = float(ours["features_s"])
+    intro = paragraph(
+        f"The same pairs with other tools, in one run on one core of an {machine(ours)} (`make "
+        "peers SLOW=--slow`). Seconds are those of the processor, a pair; VoxelOpt's are matching "
+        "alone, and the features of both scans, made once a scan in a cohort, take "
+        f"{features_s:.2f} s. MiB are the whole process. The last column is VoxelOpt with the "
+        "settings whose sd ln det J comes nearest to that tool's:"
+    )
+    head = "| version | settings | Dice | sd ln det J | s | MiB | VoxelOpt as smooth: Dice / sd / s"
+    lines = []
+    for name, row in rows.items():
+        if row is ours or row["matched"]:
+            settings = row["settings"] or "defaults"
+            beside = " / ".join(measures(rows[row["matched"]])) if row["matched"] else ""
+            memory = whole(row["peak_mib"])
+            lines.append((name, row["version"], settings, *measures(row), memory, beside))
+    return [intro, table(head, lines)]
+
+
+def measures(row: Row) -> tuple[str, str, str]:
+    """Dice, sd of ln det J and seconds of a tool."""
+    seconds = f"{float(row['register_cpu_s']):.2f}"
+    return fraction(row["dice_mean"]), fraction(row["sdlogj"]), seconds
+
+
+def cohorts(results: Path) -> list[str]:
+    """Whole runs of ``cohort register``, the last of each kind in ``cohort_run.csv``."""
+    last = {(row["data"], row["workers"]): row for row in rows_of(results / "cohort_run.csv")}
+    if not last:
+        return []
+    lines = [
+        (row["data"], row["pairs"], row["workers"], whole(row["pairs_per_hour"]),
+         fraction(row["dice_mean"]), fraction(row["sdlogj"]))
+        for row in last.values()
+    ]  # fmt: skip
+    intro = paragraph(
+        "Whole runs of `cohort register`, reading, registering, measuring and writing, on an "
+        f"{machine(next(iter(last.values())))} (`benchmarks/cohort_run.py`):"
+    )
+    return [intro, table("data | pairs | workers | pairs per hour | Dice | sd ln det J", lines)]
+
+
+def gpus(results: Path) -> list[str]:
+    """Whole pairs on each card that ``voxelopt_gpu.py`` has run on."""
+    lines = []
+    for path in sorted(results.glob("voxelopt_gpu_*.csv")):
+        for row in rows_of(path):
+            if row["section"] == "pair" and row["name"].endswith("chosen, graphs"):
+                size = " x ".join(re.findall(r"\d+", row["shape"]))
+                settings = f"{row['name'].partition(',')[0]}, {row['precision']}"
+                each_ms = f"{float(row['time_us']) / 1000:.2f}"
+                speed = whole(row["pairs_per_s"]), whole(row["peak_mib"])
+                lines.append((row["card"], size, settings, row["batch"], each_ms, *speed))
+    if not lines:
+        return []
+    head = "card | voxels | settings | pairs at once | ms a pair | pairs a second | MiB"
+    return ["On a GPU, features ready (`benchmarks/voxelopt_gpu.py`):", table(head, lines)]
+
+
+def block(results: Path = RESULTS) -> str:
+    """All tables, as they stand between the marks."""
+    parts = [part for one in (kernels, quality, peers, cohorts, gpus) for part in one(results)]
+    return "\n\n".join((BEGIN, *parts, END))
+
+
+def rewritten(readme: str, results: Path = RESULTS) -> str:
+    """The README with its block made anew.
+
+    Raises:
+        ValueError: unless each mark stands in it once, in their order.
+    """
+    before, begin, rest = readme.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end) or BEGIN in rest or END in after:
+        raise ValueError(f"the README must have {BEGIN} and then {END}, once each")
+    return f"{before}{block(results)}{after}"
+
+
+if __name__ == "__main__":
+    README.write_text(rewritten(README.read_text()))

@@ -1,0 +1,92 @@
+"""The README's measured figures are those of the committed results."""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from benchmarks import readme_table
+from benchmarks.readme_table import BEGIN, END, README, RESULTS, block, rewritten
+
+
+def write_rows(path: Path, rows: list[dict[str, str]]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def test_the_readme_says_what_the_results_say() -> None:
+    readme = README.read_text()
+    assert rewritten(readme, RESULTS) == readme, "the results have changed: run `make readme`"
+
+
+def test_a_results_file_that_is_absent_has_no_table(tmp_path: Path) -> None:
+    assert block(tmp_path) == f"{BEGIN}\n\n{END}"
+
+
+def test_the_last_run_counts_and_ratios_are_of_medians(tmp_path: Path) -> None:
+    row = {"case": "whole pair, 5 levels", "cpu": "AMD EPYC family 26, 1 thread"}
+    runs = [("reference", "9", "1"), ("kernel", "9", "1"), ("reference", "4000", "490.2"),
+            ("kernel", "400", "271")]  # fmt: skip
+    rows = [
+        {**row, "implementation": name, "median_ms": ms, "peak_extra_mib": mib}
+        for name, ms, mib in runs
+    ]
+    write_rows(tmp_path / "voxelopt_cpu.csv", rows)
+    made = block(tmp_path)
+    assert "| plain PyTorch, the definition | 4,000 | 1 | 490 |" in made
+    assert "| compiled kernels | 400 | 10.0 | 271 |" in made
+    assert "AMD EPYC family 26 (" in made
+
+
+def test_a_peer_stands_beside_ours_at_its_smoothness(tmp_path: Path) -> None:
+    row = {
+        "version": "",
+        "settings": "",
+        "features_s": "",
+        "peak_mib": "500",
+        "cpu": "C",
+        "matched": "",
+    }
+    numbers = ("tool", "dice_mean", "sdlogj", "register_cpu_s")
+    ours = {**row, **dict(zip(numbers, ("VoxelOpt", "0.6175", "0.3006", "0.21"), strict=True))}
+    smooth = {**row, **dict(zip(numbers, ("smooth", "0.6039", "0.2292", "0.22"), strict=True))}
+    peer = {**row, **dict(zip(numbers, ("greedy", "0.6319", "0.2388", "4.95"), strict=True))}
+    ours["features_s"] = "0.22"
+    peer |= {"settings": "NCC", "version": "1.4", "matched": "smooth"}
+    write_rows(tmp_path / "peers_ixi6.csv", [ours, smooth, peer])
+    lines = block(tmp_path).splitlines()
+    assert "| VoxelOpt |  | defaults | .618 | .301 | 0.21 | 500 |  |" in lines
+    assert "| greedy | 1.4 | NCC | .632 | .239 | 4.95 | 500 | .604 / .229 / 0.22 |" in lines
+    assert not [line for line in lines if line.startswith("| smooth")]
+
+
+def test_a_card_shows_whole_pairs_as_the_method_chooses_them(tmp_path: Path) -> None:
+    row = {"section": "pair", "shape": "(96, 80, 128)", "batch": "64", "precision": "fast"}
+    row |= {"time_us": "1234.5", "pairs_per_s": "810", "peak_mib": "2048", "card": "Card"}
+    names = ("default, chosen, graphs", "default, chosen, launches", "default, (1, 1), graphs")
+    rows = [{**row, "name": name} for name in names]
+    write_rows(tmp_path / "voxelopt_gpu_card.csv", rows)
+    lines = block(tmp_path).splitlines()
+    shown = [line for line in lines if line.startswith("| Card")]
+    assert shown == ["| Card | 96 x 80 x 128 | default, fast | 64 | 1.23 | 810 | 2,048 |"]
+
+
+def test_whole_runs_show_the_last_of_each_number_of_workers(tmp_path: Path) -> None:
+    row = {"data": "brains", "pairs": "552", "dice_mean": "0.5482", "sdlogj": "0.39", "cpu": "C"}
+    runs = [("1", "1000"), ("2", "1"), ("2", "12345.6")]
+    rows = [{**row, "workers": workers, "pairs_per_hour": rate} for workers, rate in runs]
+    write_rows(tmp_path / "cohort_run.csv", rows)
+    lines = block(tmp_path).splitlines()
+    shown = [line for line in lines if line.startswith("| brains")]
+    assert shown == [
+        "| brains | 552 | 1 | 1,000 | .548 | .390 |",
+        "| brains | 552 | 2 | 12,346 | .548 | .390 |",
+    ]
+
+
+@pytest.mark.parametrize("readme", ["nothing", BEGIN, END + BEGIN, f"{BEGIN}{END}{BEGIN}{END}"])
+def test_a_readme_without_its_marks_is_refused(readme: str) -> None:
+    with pytest.raises(ValueError, match="the README must have <!-- measured: begin"):
+        readme_table.rewritten(readme)
