@@ -1,10 +1,12 @@
 """The published code's recorded outputs against the Triton kernels, in Triton's interpreter.
 
 Every operator's GPU side is registered for CPU tensors, in this process alone; the tests are those
-of ``golden/test_voxelopt.py`` in float32, and as many levels of a pyramid as the interpreter can
-do.
-Run by ``test_triton.py``, see ``triton_interpreter.py``.
+of ``golden/test_voxelopt.py`` in float32: one file of a level and the coarse levels of a pyramid,
+or with ``COHORT_EVERYTHING=1`` every file, which takes the interpreter long. Run by
+``test_triton.py``, see ``triton_interpreter.py``.
 """
+
+import os
 
 import pytest
 import torch
@@ -35,6 +37,8 @@ pytestmark = [
 __all__ = ["large_blocks", "vectors"]  # fixtures for all tests here
 
 STAGE, PYRAMID = "voxelopt_stage_ks1_adaptive.npz", "voxelopt_pyramid_ks1_adaptive.npz"
+EVERYTHING = "COHORT_EVERYTHING" in os.environ
+STAGES = golden.STAGES if EVERYTHING else [STAGE]
 LEFT_OUT = 3  # finer levels: the interpreter takes a minute or more for each
 
 compose._compose.register_kernel("cpu")(compose._compose_cuda)
@@ -47,7 +51,7 @@ warp._warp.register_kernel("cpu")(warp._warp_cuda)
 register_pyramid._register_pyramid.register_kernel("cpu")(register_pyramid._register_pyramid_cuda)
 
 
-@pytest.mark.parametrize("vectors", [STAGE], indirect=True)
+@pytest.mark.parametrize("vectors", STAGES, indirect=True)
 def test_a_level(vectors: Vectors) -> None:
     golden.test_a_level_follows_the_published_arithmetic(vectors, torch.float32)
 
@@ -82,6 +86,13 @@ def test_the_coarse_levels_of_a_pyramid() -> None:
     pair = torch.zeros(1, 2, dtype=torch.int32)
     found, _ = register_pyramid.register_pyramid(*sides, pair, settings)
     assert_pyramid_flow((found - composed_steps(recorded, LEFT_OUT)).abs())
+
+
+if EVERYTHING:
+
+    @pytest.mark.parametrize("vectors", golden.PYRAMIDS, indirect=True)
+    def test_a_whole_pyramid(vectors: Vectors) -> None:
+        golden.test_the_pyramid_follows_the_published_arithmetic(vectors, torch.float32)
 
 
 def composed_steps(recorded: Vectors, finest: int) -> Tensor:

@@ -50,6 +50,7 @@ def features(
     chosen = spread(list(opened.inventory().subject_digests), subjects)
     if not chosen:
         raise UsageError("E_EMPTY", f"{store} holds no subjects")
+    out.mkdir(parents=True, exist_ok=True)  # now: it must not fail when the work is done
     with terminal.progress_bar("comparing", quiet=json) as update:
         found = compare_features(
             opened, extractors, chosen, lambda done, all_: update(done, all_, 0)
@@ -58,7 +59,6 @@ def features(
         str(path): overlap_of_run(path, opened, found.subjects.filter(extractor=said))
         for path, said in runs.items()
     }
-    out.mkdir(parents=True, exist_ok=True)
     write_atomic(out / "entropy.csv", found.subjects.write_csv().encode())
     write_atomic(out / "histogram.csv", found.histograms.write_csv().encode())
     write_atomic(out / "entropy.png", entropy_figure(found))
