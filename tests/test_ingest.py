@@ -172,7 +172,7 @@ def test_progress_hears_of_every_subject_once(source, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"align": "affine"}, "need none, grid or center"),
+        ({"align": "elastic"}, "need none, grid or center, or to register: rigid or affine"),
         ({"grid": "2mm"}, "for example"),
         ({"grid": "8x8x8@2mm", "like": Path("x.nii")}, "both choose"),
         ({"assume_orientation": "LPS"}, "need RAS"),

@@ -19,6 +19,7 @@ ALLOWED = {
     "triton_reg.features": {"triton_reg.weights", "triton_reg.ops"},
     "triton_reg.metrics": {"triton_reg.displacement", "triton_reg.ops"},
     "triton_reg.method": {"triton_reg.displacement"},
+    "triton_reg.affine": {"triton_reg.displacement", "triton_reg.ops"},
     "triton_reg.displacement": {"triton_reg.ops"},
     "triton_reg.ops": set(),
     "triton_reg.weights": set(),
@@ -103,6 +104,7 @@ def test_public_names_are_those_listed() -> None:
 
     public = {name for name in dir(triton_reg) if not name.startswith("_")}
     submodules = {
-        "displacement", "features", "method", "methods", "metrics", "ops", "training", "weights",
+        "affine", "displacement", "features", "method", "methods", "metrics", "ops", "training",
+        "weights",
     }  # fmt: skip
     assert public - submodules == set(triton_reg.__all__)

@@ -1,5 +1,7 @@
 """Registration of 3D medical volumes as tensors: operations, features, methods and measures."""
 
+from triton_reg.affine.placed import PlacedVolume
+from triton_reg.affine.register import AffineResult, AffineSettings, register_affine
 from triton_reg.displacement import Displacement
 from triton_reg.features.intensity import Intensity
 from triton_reg.features.local import LocalContrast
@@ -20,6 +22,8 @@ from triton_reg.ops.level_settings import LevelSettings
 
 __version__ = "0.1.0"
 __all__ = [
+    "AffineResult",
+    "AffineSettings",
     "Displacement",
     "FeatureExtractor",
     "Features",
@@ -29,10 +33,12 @@ __all__ = [
     "Method",
     "MindSSC",
     "NetworkFeatures",
+    "PlacedVolume",
     "Result",
     "SegmentationUNet",
     "SoftVoxelOpt",
     "VoxelOpt",
     "collate",
+    "register_affine",
     "register_pair",
 ]

@@ -7,7 +7,8 @@ import typer
 
 from cohort import terminal
 from cohort.data.geometry import parse_grid
-from cohort.data.ingest import IngestEvent, IngestSettings, ingest
+from cohort.data.ingest import IngestEvent, ingest
+from cohort.data.ingest_settings import IngestSettings, parse_degrees
 from cohort.data.store import CohortStore
 from cohort.data.synth import SynthSettings, synthesise_population
 from cohort.errors import UsageError
@@ -45,11 +46,21 @@ def ingest_command(
     like: Annotated[Path | None, typer.Option(help="NIfTI file whose grid to take.")] = None,
     align: Annotated[
         str,
-        typer.Option(help="none (as headers say), grid (image centres), center (of intensity)."),
+        typer.Option(
+            help="none (as headers say), grid (image centres), center (of intensity), "
+            "rigid or affine (registered)."
+        ),
     ] = "none",
     reference: Annotated[
-        str | None, typer.Option(help="Subject to align to. [default: the first]")
+        str | None,
+        typer.Option(
+            help="Subject to align to; for rigid and affine also a NIfTI file, which chooses the "
+            "grid, or auto. [default: the first]"
+        ),
     ] = None,
+    align_search: Annotated[
+        str, typer.Option(help="For rigid and affine: also try rotations up to 30deg, say.")
+    ] = "0deg",
     assume_orientation: Annotated[
         str | None, typer.Option(help="RAS, for files that do not say.")
     ] = None,
@@ -60,7 +71,8 @@ def ingest_command(
 
     Run it again after adding or mending files: only what is new or changed is read.
     """
-    settings = IngestSettings(grid, like, align, reference, assume_orientation)  # type: ignore[arg-type]
+    degrees = parse_degrees(align_search)
+    settings = IngestSettings(grid, like, align, reference, assume_orientation, degrees)  # type: ignore[arg-type]
     with terminal.progress_bar("ingesting", quiet=json) as update:
         failures = 0
 

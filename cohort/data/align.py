@@ -1,7 +1,8 @@
-"""Bring a native subject onto the working grid: one translation, one interpolation.
+"""Bring a native subject onto the working grid: one affine transform, one interpolation.
 
-A native world position n lies at working world position n + t. Everything a subject has goes
-through the same chain: native voxel -> native world -> working world -> working voxel.
+A working world position w lies at native world position T w; a translation or what registration
+found. Everything a subject has goes through the same chain: native voxel -> native world ->
+working world -> working voxel.
 """
 
 from typing import Literal
@@ -15,7 +16,7 @@ from cohort.data.nifti import Nifti
 from cohort.data.store import Subject
 from cohort.errors import SubjectError
 
-Align = Literal["none", "grid", "center"]
+Align = Literal["none", "grid", "center", "rigid", "affine"]
 # affines are stored as float32: a voxel on the border must not fall off it for a rounding
 _ROUNDING_VOXELS = 1e-3
 
@@ -29,12 +30,20 @@ def anchor_mm(native: Native, align: Align) -> np.ndarray:
     return native.grid.voxel_to_world(_center_of_mass(native.volume))
 
 
-def bring_to_grid(native: Native, grid: Grid, translation_mm: np.ndarray) -> Subject:
+def translation(translation_mm: np.ndarray) -> np.ndarray:
+    """``[4, 4]``: a world position moved by a translation ``[3]``."""
+    matrix = np.eye(4)
+    matrix[:3, 3] = translation_mm
+    return matrix
+
+
+def bring_to_grid(native: Native, grid: Grid, to_native_mm: np.ndarray) -> Subject:
     """Resample a subject: linear for its volume, nearest for its labels and mask.
 
     Outside of the native image the volume has its minimum, labels and mask are 0.
+    ``to_native_mm [4, 4]`` leads from the working world to the native one.
     """
-    to_native = _between(grid, native.grid, -translation_mm)
+    to_native = _between(grid, native.grid, to_native_mm)
     inside = _inside(to_native, grid.shape, native.grid.shape, _ROUNDING_VOXELS)
     if not inside.any():
         raise SubjectError(
@@ -48,24 +57,25 @@ def bring_to_grid(native: Native, grid: Grid, translation_mm: np.ndarray) -> Sub
         return None if values is None else _sample(values, to_native, grid.shape, 0) * inside
 
     volume = _sample(native.volume, to_native, grid.shape, 1)
+    to_working_mm = np.linalg.inv(to_native_mm)
     keypoints_mm = native.keypoints_mm
     return Subject(
         native.subject_id,
         volume=np.where(inside, volume, native.volume.min()),
         labels=nearest(native.labels),
         mask=nearest(native.mask),
-        keypoints_mm=None if keypoints_mm is None else keypoints_mm + translation_mm,
-        to_template=_truth(native.to_template, grid, -translation_mm, -translation_mm),
-        from_template=_truth(native.from_template, grid, np.zeros(3), translation_mm),
+        keypoints_mm=None if keypoints_mm is None else _moved(to_working_mm, keypoints_mm),
+        to_template=_truth(native.to_template, grid, to_native_mm, np.eye(4)),
+        from_template=_truth(native.from_template, grid, np.eye(4), to_working_mm),
     )
 
 
-def labelled_outside(native: Native, grid: Grid, translation_mm: np.ndarray) -> float | None:
+def labelled_outside(native: Native, grid: Grid, to_native_mm: np.ndarray) -> float | None:
     """Share of the labelled native voxels outside of the working grid; None if no labels."""
     if native.labels is None:
         return None
     labelled = native.labels > 0
-    to_working = _between(native.grid, grid, translation_mm)
+    to_working = _between(native.grid, grid, np.linalg.inv(to_native_mm))
     held = _inside(to_working, native.grid.shape, grid.shape, 0.5)
     return float(np.count_nonzero(labelled & ~held) / max(np.count_nonzero(labelled), 1))
 
@@ -80,11 +90,13 @@ def _center_of_mass(volume: np.ndarray) -> np.ndarray:
     return np.array(center)
 
 
-def _between(start: Grid, end: Grid, translation_mm: np.ndarray) -> np.ndarray:
-    """``[4, 4]``: voxel of ``start`` -> voxel of ``end``, moved by a translation in the world."""
-    moved = start.affine.copy()
-    moved[:3, 3] += translation_mm
-    return np.linalg.inv(end.affine) @ moved
+def _between(start: Grid, end: Grid, matrix_mm: np.ndarray) -> np.ndarray:
+    """``[4, 4]``: voxel of ``start`` -> voxel of ``end``, through ``matrix_mm`` in the world."""
+    return np.linalg.inv(end.affine) @ (matrix_mm @ start.affine)
+
+
+def _moved(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
+    return points @ matrix[:3, :3].T + matrix[:3, 3]
 
 
 def _inside(
@@ -109,17 +121,24 @@ def _sample(
 
 
 def _truth(
-    field: Nifti | None, grid: Grid, sampled_at_mm: np.ndarray, added_mm: np.ndarray
+    field: Nifti | None, grid: Grid, before_mm: np.ndarray, after_mm: np.ndarray
 ) -> np.ndarray | None:
     """A field in mm as voxels ``[3, D, H, W]`` of the working grid.
 
-    The field is sampled at working world position + ``sampled_at_mm``; ``added_mm`` is what the
-    subject's alignment adds to its vectors.
+    Working world position w goes through ``before_mm``, the field and ``after_mm``, both
+    ``[4, 4]``; what is returned leads from w to where it arrives.
     """
     if field is None:
         return None
-    matrix = _between(grid, field.grid, sampled_at_mm)
+    matrix = _between(grid, field.grid, before_mm)
     vectors_mm = np.stack([_sample(values, matrix, grid.shape, 1) for values in field.data])
-    vectors_mm += added_mm[:, None, None, None].astype(np.float32)
+    linear = after_mm[:3, :3].astype(np.float32)
+    vectors_mm = np.einsum("ij,jdhw->idhw", linear, vectors_mm)
+    # the affine part in float64: it is a small difference of large positions
+    added = (after_mm @ before_mm - np.eye(4)) @ grid.affine
+    voxels = np.ogrid[tuple(slice(size) for size in grid.shape)]
+    for vectors, row in zip(vectors_mm, added, strict=False):
+        away = sum(step * axis for step, axis in zip(row[:3], voxels, strict=True)) + row[3]
+        vectors += away.astype(np.float32)
     to_voxels = np.linalg.inv(grid.affine[:3, :3]).astype(np.float32)
     return np.ascontiguousarray(np.einsum("ij,jdhw->idhw", to_voxels, vectors_mm))

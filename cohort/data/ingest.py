@@ -10,53 +10,15 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
-from cohort.data.align import Align, anchor_mm
 from cohort.data.entries import Rejected, SourceEntry, SourceListing
-from cohort.data.geometry import Grid, parse_grid
+from cohort.data.geometry import Grid
+from cohort.data.ingest_settings import IngestSettings
+from cohort.data.ingest_store import open_or_create
 from cohort.data.ingest_subject import Job, Outcome, Status, ingest_subject
 from cohort.data.interrupts import ctrl_c_held
-from cohort.data.nifti_header import Orientation
 from cohort.data.sources import find_subjects
-from cohort.data.store import CohortStore
-from cohort.data.working_grid import (
-    choose_reference,
-    grid_from_data,
-    grid_from_file,
-    grid_from_text,
-)
-from cohort.errors import SchedulerError, UsageError
-
-
-@dataclass(frozen=True)
-class IngestSettings:
-    """How subjects are brought onto one grid.
-
-    grid: such as 96x112x96@2mm. like: a NIfTI file whose grid is taken. With neither, an existing
-    store keeps its grid and a new one gets it from the data. align: none (as headers say), grid
-    (centre of the image), center (of intensity). reference: the subject aligned to; the first that
-    can be read. assume_orientation: for files that do not say.
-    """
-
-    grid: str | None = None
-    like: Path | None = None
-    align: Align = "none"
-    reference: str | None = None
-    assume_orientation: Orientation | None = None
-
-    def __post_init__(self) -> None:
-        if self.align not in ("none", "grid", "center"):
-            raise UsageError("E_ALIGN", f"align is {self.align!r}; need none, grid or center")
-        if self.assume_orientation not in (None, "RAS"):
-            raise UsageError(
-                "E_ORIENT",
-                f"assume orientation is {self.assume_orientation!r}; need RAS or nothing",
-            )
-        if self.grid is not None and self.like is not None:
-            raise UsageError("E_GRID", "grid and like both choose the working grid; need one")
-        if self.grid is not None:
-            parse_grid(self.grid)
+from cohort.errors import SchedulerError
 
 
 @dataclass(frozen=True)
@@ -100,7 +62,7 @@ def ingest(
     started = time.monotonic()
     settings = settings or IngestSettings()
     listing = find_subjects(Path(source))
-    store = _open_or_create(Path(store_path), listing, settings)
+    store = open_or_create(Path(store_path), listing, settings)
     entries, rejected = _refuse_other_spelling(listing, store.subject_ids)
     outcomes: list[Outcome] = []
     total = len(entries) + len(rejected)
@@ -122,71 +84,6 @@ def ingest(
     for outcome in _run(jobs, workers):
         note(outcome)
     return _report(outcomes, store.grid, time.monotonic() - started)
-
-
-def _open_or_create(path: Path, listing: SourceListing, settings: IngestSettings) -> CohortStore:
-    if (path / "zarr.json").exists():
-        store = CohortStore.open(path, for_writing=True)
-        _check_settings(store, listing, settings)
-        return store
-    if not listing.entries:
-        first = listing.rejected[0]
-        raise UsageError(
-            "E_SOURCE",
-            f"none of {len(listing.rejected)} subjects can be used; the first, "
-            f"{first.subject_id!r}: {first.code}: {first.message}",
-        )
-    assumed = settings.assume_orientation
-    reference = choose_reference(listing.entries, settings.reference, assumed)
-    if settings.grid is not None:
-        grid = grid_from_text(settings.grid, reference)
-    elif settings.like is not None:
-        grid = grid_from_file(settings.like, assumed)
-    else:
-        grid = grid_from_data(listing.entries, reference, assumed)
-    # the anchor is kept, so that subjects that come later are aligned to the same place
-    chosen = {
-        "align": settings.align,
-        "reference": reference.subject_id,
-        "anchor_mm": anchor_mm(reference, settings.align).tolist(),
-        "structures": listing.structures,
-    }
-    return CohortStore.create(path, grid, settings=chosen)
-
-
-def _check_settings(store: CohortStore, listing: SourceListing, settings: IngestSettings) -> None:
-    kept = store.settings
-    if settings.align != kept["align"]:
-        raise _other_setting(store, "align", kept["align"], settings.align)
-    if settings.reference not in (None, kept["reference"]):
-        raise _other_setting(store, "reference", kept["reference"], settings.reference)
-    if listing.structures and listing.structures != kept["structures"]:
-        raise _other_setting(store, "structures", kept["structures"], listing.structures)
-    if settings.grid is not None:
-        shape, spacing_mm = parse_grid(settings.grid)
-        asked = Grid.axis_aligned(shape, spacing_mm, store.grid.center_mm)
-        if asked.distance(store.grid) > 1e-3:
-            raise _other_setting(store, "grid", _describe(store.grid), settings.grid)
-    if settings.like is not None:
-        asked = grid_from_file(settings.like, settings.assume_orientation)
-        if asked.distance(store.grid) > 1e-3:
-            found = f"{settings.like} with {_describe(asked)}"
-            raise _other_setting(store, "grid", _describe(store.grid), found)
-
-
-def _other_setting(store: CohortStore, name: str, kept: Any, asked: Any) -> UsageError:
-    return UsageError(
-        "E_STORE_SETTINGS",
-        f"{store.path} was made with {name} {kept}, asked for is {asked}; "
-        "use the same, or another store",
-    )
-
-
-def _describe(grid: Grid) -> str:
-    shape = "x".join(map(str, grid.shape))
-    spacing = "x".join(f"{step:g}" for step in grid.spacing_mm)
-    center = ", ".join(f"{position:.1f}" for position in grid.center_mm)
-    return f"{shape}@{spacing}mm around ({center})"
 
 
 def _refuse_other_spelling(

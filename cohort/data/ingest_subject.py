@@ -7,14 +7,17 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cohort.data.align import anchor_mm, bring_to_grid, labelled_outside
+from cohort.data.align import anchor_mm, bring_to_grid, labelled_outside, translation
 from cohort.data.entries import SourceEntry
 from cohort.data.native import Native, hash_files, load_native
 from cohort.data.nifti_header import Orientation
+from cohort.data.registered import register_to_reference
 from cohort.data.store import CohortStore
 from cohort.errors import CohortError, SubjectError
 
 Status = Literal["ingested", "unchanged", "quarantined"]
+# settings that say what subjects are aligned to; which there are depends on the way of aligning
+_PLACE = ("anchor_mm", "align_search_degrees", "reference_facts")
 _log = logging.getLogger(__name__)
 
 
@@ -74,16 +77,22 @@ def ingest_subject(job: Job) -> Outcome:
 
 def _ingest(store: CohortStore, job: Job) -> float | None:
     native = load_native(job.entry, job.assume_orientation)
-    anchor = np.asarray(store.settings["anchor_mm"])
-    translation_mm = anchor - anchor_mm(native, store.settings["align"])
-    subject = bring_to_grid(native, store.grid, translation_mm)
-    outside = labelled_outside(native, store.grid, translation_mm)
-    provenance = _provenance(store, job, native) | {
-        "translation_mm": translation_mm.tolist(),
-        "outside": outside,
-    }
+    to_native_mm, found = _aligned(store, native)
+    subject = bring_to_grid(native, store.grid, to_native_mm)
+    outside = labelled_outside(native, store.grid, to_native_mm)
+    provenance = _provenance(store, job, native) | found | {"outside": outside}
     store.commit(subject, provenance)
     return outside
+
+
+def _aligned(store: CohortStore, native: Native) -> tuple[np.ndarray, dict[str, Any]]:
+    """Working world mm -> native world mm ``[4, 4]``, and what the record says of it."""
+    settings = store.settings
+    if "reference_facts" in settings:
+        matrix, found = register_to_reference(native, store.path, settings)
+        return matrix, {"registration": found}
+    translation_mm = np.asarray(settings["anchor_mm"]) - anchor_mm(native, settings["align"])
+    return translation(-translation_mm), {"translation_mm": translation_mm.tolist()}
 
 
 def _provenance(store: CohortStore, job: Job, native: Native) -> dict[str, Any]:
@@ -100,9 +109,9 @@ def _provenance(store: CohortStore, job: Job, native: Native) -> dict[str, Any]:
         "settings": {
             "align": settings["align"],
             "reference": settings["reference"],
-            "anchor_mm": settings["anchor_mm"],
             "assume_orientation": job.assume_orientation,
-        },
+        }
+        | {name: settings[name] for name in _PLACE if name in settings},
         "version": job.version,
     }
 

@@ -1,0 +1,196 @@
+"""Register native subjects to a cohort's reference, which the store keeps as it was.
+
+The reference lies in the store as ``reference.npz``: volume, affine and, if it has one, mask. The
+store's settings hold the digest of their values, so that subjects that come later are aligned to
+the same thing or not at all.
+"""
+
+import io
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.ndimage import distance_transform_edt
+
+from cohort.data.entries import SourceEntry
+from cohort.data.native import Native, load_native
+from cohort.data.nifti_header import Orientation
+from cohort.data.storage import TEMPORARY, storage_error, write_atomic
+from cohort.errors import StorageError, SubjectError, UsageError
+
+if TYPE_CHECKING:
+    from triton_reg.affine.placed import PlacedVolume
+
+_KEPT = "reference.npz"
+_PENDING = f"{TEMPORARY}{_KEPT}"
+_CANDIDATES, _COMPARED = 8, 16
+_COARSE_MM = 8.0
+# room for the edge of what is labelled: it is what places it
+_AROUND_LABELS_MM = 10.0
+
+
+def write_reference(store_path: Path, reference: Native) -> dict[str, Any]:
+    """Write the reference beside a store that is about to be made; what its settings say of it.
+
+    `keep_reference` makes it the store's, `drop_reference` takes it away again.
+    """
+    arrays = {"volume": reference.volume, "affine": reference.grid.affine}
+    mask = mask_of(reference)
+    if mask is not None:
+        arrays["mask"] = mask
+    packed = io.BytesIO()
+    np.savez(packed, allow_pickle=False, **arrays)
+    try:
+        store_path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(store_path, error) from error
+    write_atomic(store_path / _PENDING, packed.getvalue())
+    return {"image_sha256": reference.sha256["image"], "digest": _digest(arrays)}
+
+
+def keep_reference(store_path: Path) -> None:
+    """Give a store the reference that was written for it, if that is yet to be done."""
+    try:
+        with suppress(FileNotFoundError):
+            (store_path / _PENDING).rename(store_path / _KEPT)
+    except OSError as error:
+        raise storage_error(store_path, error) from error
+
+
+def drop_reference(store_path: Path) -> None:
+    """Take away a reference that was written for a store that could not be made."""
+    with suppress(OSError):
+        (store_path / _PENDING).unlink()
+
+
+def mask_of(reference: Native) -> np.ndarray | None:
+    """Where a reference is looked at: in its mask, within 10 mm of its labels, or None for all."""
+    if reference.mask is not None or reference.labels is None or not reference.labels.any():
+        return reference.mask
+    away_mm = distance_transform_edt(reference.labels == 0, sampling=reference.grid.spacing_mm)
+    return (np.asarray(away_mm) <= _AROUND_LABELS_MM).astype(np.uint8)
+
+
+def register_to_reference(
+    native: Native, store_path: Path, settings: dict[str, Any]
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Working world mm -> native world mm ``[4, 4]``, and how it was found, for the record."""
+    facts = settings["reference_facts"]
+    if native.sha256["image"] == facts["image_sha256"]:
+        return np.eye(4), {"to_native_mm": np.eye(4).tolist(), "start": "reference"}
+    from triton_reg.affine.register import AffineSettings, register_affine
+
+    fixed = _kept_reference(store_path, facts["digest"])
+    search = AffineSettings(
+        transform=settings["align"], search_degrees=settings["align_search_degrees"]
+    )
+    with _one_thread():
+        found = register_affine([fixed], [_placed_native(native)], search)
+    matrix = found.matrices[0].numpy()
+    return matrix, {
+        "to_native_mm": matrix.tolist(),
+        "start": found.starts[0],
+        "score_start": float(found.score_start[0]),
+        "score_end": float(found.score_end[0]),
+        "accepted": bool(found.accepted[0]),
+        "iterations": int(found.iterations[0]),
+    }
+
+
+def choose_closest(
+    entries: Sequence[SourceEntry], assume_orientation: Orientation | None
+) -> Native:
+    """The subject whose moments and intensities fit the others best.
+
+    Up to 8 candidates are scored against up to 16 others, all evenly spread over the source, by
+    the correlation at 8 mm after moments alone.
+    """
+    from triton_reg.affine.register import AffineSettings, register_affine
+
+    natives = []
+    for entry in _spread(entries, _COMPARED):
+        try:
+            natives.append(load_native(entry, assume_orientation))
+        except SubjectError:  # it is quarantined when its turn comes
+            continue
+    if not natives:
+        raise UsageError(
+            "E_SOURCE", f"none of {len(entries)} subjects that were tried as reference can be read"
+        )
+    placed = [_placed_native(native) for native in natives]
+    moments = AffineSettings(transform="rigid", spacings_mm=(_COARSE_MM,), iterations=0)
+
+    def likeness(candidate: Native) -> float:
+        index = natives.index(candidate)
+        others = placed[:index] + placed[index + 1 :]
+        if not others:
+            return 0.0
+        found = register_affine([placed[index]] * len(others), others, moments)
+        return float(found.score_end.mean())
+
+    with _one_thread():
+        return max(_spread(natives, _CANDIDATES), key=likeness)
+
+
+def _spread(items: Sequence[Any], most: int) -> list[Any]:
+    """At most ``most`` items, evenly over all."""
+    count = min(len(items), most)
+    return [items[index * len(items) // count] for index in range(count)]
+
+
+@lru_cache(maxsize=1)
+def _kept_reference(store_path: Path, digest: str) -> "PlacedVolume":
+    path = store_path / _KEPT
+    try:
+        # read whole first: numpy leaves a damaged file open
+        with np.load(io.BytesIO(path.read_bytes())) as packed:
+            arrays = dict(packed)
+    except OSError as error:
+        raise storage_error(path, error) from error
+    except (ValueError, zipfile.BadZipFile) as error:
+        raise StorageError("E_REFERENCE", f"{path} is damaged: {error}") from error
+    if _digest(arrays) != digest:
+        raise StorageError(
+            "E_REFERENCE",
+            f"{path} is not the reference that the store was made with; make another store",
+        )
+    return _placed(arrays["volume"], arrays["affine"], arrays.get("mask"))
+
+
+def _placed_native(native: Native) -> "PlacedVolume":
+    return _placed(native.volume, native.grid.affine, native.mask)
+
+
+def _placed(volume: np.ndarray, affine: np.ndarray, mask: np.ndarray | None) -> "PlacedVolume":
+    import torch
+
+    from triton_reg.affine.placed import PlacedVolume
+
+    seen = None if mask is None else torch.from_numpy(mask)
+    return PlacedVolume(torch.from_numpy(volume), torch.tensor(affine), seen)
+
+
+def _digest(arrays: dict[str, np.ndarray]) -> str:
+    found = sha256()
+    for name, values in sorted(arrays.items()):
+        found.update(f"{name} {values.dtype} {values.shape}".encode())
+        found.update(np.ascontiguousarray(values).tobytes())
+    return found.hexdigest()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One torch thread: sums must not depend on how many cores a machine has."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

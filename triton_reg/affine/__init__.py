@@ -1,0 +1,1 @@
+"""Rigid to affine registration of volumes that each come with their own voxel size and place."""
