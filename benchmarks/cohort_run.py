@@ -78,7 +78,8 @@ def main() -> None:
             rows.append({**about, **row})
             print(row, flush=True)
     one, two = (float(str(row["pairs_per_hour"])) for row in rows)
-    print(f"two workers over one: {two / one:.2f}")
+    alone, together = (sum(float(str(row[f"{kind}_s"])) for kind in KINDS) for row in rows)
+    print(f"two workers over one: {two / one:.2f}, without start-up {2 * alone / together:.2f}")
     with RESULTS.open("a", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         if not file.tell():
