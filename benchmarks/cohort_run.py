@@ -14,10 +14,10 @@ Start-up of the processes is in none. Rows are appended to ``benchmarks/results/
 import argparse
 import csv
 import datetime
-import re
 import tempfile
 from pathlib import Path
 
+from benchmarks.machine import cpu_name
 from cohort.data.ingest import IngestSettings, ingest
 from cohort.data.store import CohortStore
 from cohort.engine.doctor import warm
@@ -61,11 +61,9 @@ def main() -> None:
     asked = parser.parse_args()
     for name, seconds, _ in warm():
         print(f"compiled for {name} in {seconds:.1f} s")
-    info = Path("/proc/cpuinfo").read_text()
-    model = re.search(r"^model name\s*: (.*)$", info, re.MULTILINE)
     about = {
         "data": asked.scans.name,
-        "cpu": f"{model[1] if model else 'unknown'}, 2 cores",
+        "cpu": cpu_name(threads=2),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }
     rows: list[dict[str, object]] = []

@@ -38,9 +38,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from benchmarks.machine import cpu_name
 from benchmarks.peers_tools import TOOLS
 from benchmarks.peers_voxelopt import OURS
-from benchmarks.voxelopt_cpu import cpu_name
 from cohort.data.store import CohortStore
 from triton_reg import Displacement
 from triton_reg.metrics.jacobian import jacobian_measures

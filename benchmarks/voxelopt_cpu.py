@@ -21,7 +21,6 @@ import csv
 import ctypes
 import datetime
 import os
-import re
 import statistics
 import time
 from collections.abc import Callable
@@ -32,6 +31,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.machine import cpu_name
 from triton_reg.displacement import upsample_twice
 from triton_reg.ops._cpu.compose import compose, integrate
 from triton_reg.ops._cpu.layout import release_scratch
@@ -175,13 +175,6 @@ def milliseconds(function: Callable[[], object]) -> float:
     start = time.perf_counter()
     function()
     return 1e3 * (time.perf_counter() - start)
-
-
-def cpu_name() -> str:
-    """Model and family of the processor."""
-    info = Path("/proc/cpuinfo").read_text()
-    facts = dict(re.findall(r"^(model name|cpu family)\s*: (.*)$", info, re.MULTILINE))
-    return f"{facts.get('model name')} family {facts.get('cpu family')}, 1 thread"
 
 
 def reading_rate() -> float:

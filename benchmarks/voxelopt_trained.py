@@ -18,7 +18,6 @@ import argparse
 import copy
 import csv
 import datetime
-import re
 import statistics
 import tempfile
 import time
@@ -29,6 +28,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from benchmarks.machine import cpu_name
 from cohort.data.ingest import IngestSettings, ingest
 from cohort.data.store import CohortStore
 from triton_reg import (
@@ -83,7 +83,7 @@ def main() -> None:
         writer.writerow(COLUMNS)
         for name, (extractor, effort) in extractors.items():
             measured = measure(VoxelOpt(features=extractor), pairs, volumes, labels)
-            row = (name, len(pairs), *measured, *effort, processor(), torch.__version__, date)
+            row = (name, len(pairs), *measured, *effort, cpu_name(), torch.__version__, date)
             writer.writerow(row)
             print(*row, sep="  ")
 
@@ -139,13 +139,6 @@ def measure(
     means = [statistics.mean(values) for values in (before, after, sdlogj, folding)]
     means.insert(2, statistics.stdev(after))
     return [f"{value:.4f}" for value in means]
-
-
-def processor() -> str:
-    """Model and family of the processor, and how many threads were used; Linux."""
-    info = Path("/proc/cpuinfo").read_text()
-    facts = dict(re.findall(r"^(model name|cpu family)\s*: (.*)$", info, re.MULTILINE))
-    return f"{facts.get('model name')} family {facts.get('cpu family')}, 1 thread"
 
 
 if __name__ == "__main__":

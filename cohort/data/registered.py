@@ -7,8 +7,8 @@ the same thing or not at all.
 
 import io
 import zipfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
@@ -20,6 +20,7 @@ from scipy.ndimage import distance_transform_edt
 from cohort.data.entries import SourceEntry
 from cohort.data.native import Native, load_native
 from cohort.data.nifti_header import Orientation
+from cohort.data.one_thread import one_thread
 from cohort.data.storage import TEMPORARY, storage_error, write_atomic
 from cohort.errors import StorageError, SubjectError, UsageError
 
@@ -89,7 +90,7 @@ def register_to_reference(
     search = AffineSettings(
         transform=settings["align"], search_degrees=settings["align_search_degrees"]
     )
-    with _one_thread():
+    with one_thread():
         found = register_affine([fixed], [_placed_native(native)], search)
     matrix = found.matrices[0].numpy()
     return matrix, {
@@ -133,7 +134,7 @@ def choose_closest(
         found = register_affine([placed[index]] * len(others), others, moments)
         return float(found.score_end.mean())
 
-    with _one_thread():
+    with one_thread():
         return max(_spread(natives, _CANDIDATES), key=likeness)
 
 
@@ -181,16 +182,3 @@ def _digest(arrays: dict[str, np.ndarray]) -> str:
         found.update(f"{name} {values.dtype} {values.shape}".encode())
         found.update(np.ascontiguousarray(values).tobytes())
     return found.hexdigest()
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """One torch thread: sums must not depend on how many cores a machine has."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -7,11 +7,11 @@ import numpy as np
 import polars as pl
 import torch
 
+from cohort.data.one_thread import one_thread
 from cohort.data.store import CohortStore
 from cohort.engine.measure import Scan
 from cohort.engine.results import read_rows
 from cohort.engine.spec import RunSpec
-from cohort.engine.workbench import one_thread
 from cohort.errors import UsageError
 from triton_reg import FeatureExtractor
 from triton_reg.metrics.discrimination import shift_entropy
@@ -25,7 +25,7 @@ class Comparison:
 
     Attributes:
         rows: extractor, subject, and mean, median, p10 and p90 of the entropy inside.
-        shares: extractor -> share of voxels in each of ``BINS`` bins from 0 to 1.
+        shares: extractor -> shares of voxels in ``BINS`` bins from 0 to 1, summed over subjects.
         maps: extractor -> entropy of the first subject ``[D, H, W]``.
         volume: the first subject ``[D, H, W]``.
     """

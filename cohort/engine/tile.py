@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 
+from cohort.data.one_thread import one_thread
 from cohort.engine.measure import measure_pair
 from cohort.engine.plan import Tile
 from cohort.engine.results import commit_part, pair_key, part_path
-from cohort.engine.workbench import Workbench, one_thread
+from cohort.engine.workbench import Workbench
 from cohort.errors import StorageError, SubjectError
 
 _LOG = logging.getLogger(__name__)

@@ -145,14 +145,3 @@ class Workbench:
         while held > self.cache_bytes and len(self._cache) > 2:  # a pair needs two at once
             _, oldest = self._cache.popitem(last=False)
             held -= oldest.size_bytes if isinstance(oldest, Prepared) else 0
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Sums depend on the number of threads; workers have one, so a plain loop has one too."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

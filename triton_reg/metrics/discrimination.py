@@ -29,6 +29,7 @@ def shift_entropy(features: Tensor) -> Tensor:
     Raises:
         ValueError: if the features are not five-dimensional.
     """
+    # what is shifted out comes in on the other side: the outermost layer matches nothing
     entropies = [
         solve_level(features, torch.roll(features, 1, dims=axis), _ENTROPY_ALONE)[1]
         for axis in (2, 3, 4)
