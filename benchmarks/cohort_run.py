@@ -1,12 +1,14 @@
 """Whole runs on the 24 raw brains: pairs per hour for one worker and for two, and where time goes.
 
-    python benchmarks/cohort_run.py ../shared/data/ixi_t1_2mm
+    python benchmarks/cohort_run.py ../shared/data/ixi_t1_2mm --repeats 3
 
 Ingests the scans at 96 x 112 x 96, 2 mm, centres of intensity matched, then registers and measures
 all 552 ordered pairs with the default settings, 148 structures each, for each number of workers in
-turn. Kernels are compiled before. The columns ending in ``_s`` are seconds of a worker a pair, by
-kind of work, as ``cohort status`` prints them; ``beside_s`` is their sum without the registration.
-Start-up of the processes is in none. Rows are appended to ``benchmarks/results/cohort_run.csv``.
+turn, and that as often as asked: what else the machine does changes from minute to minute, so one
+worker and two are compared within each round. Kernels are compiled before. The columns ending in
+``_s`` are seconds of a worker a pair, by kind of work, as ``cohort status`` prints them;
+``beside_s`` is their sum without the registration. Start-up of the processes is in none of them,
+but in the pairs per hour. Rows are appended to ``benchmarks/results/cohort_run.csv``.
 """
 
 # ruff: noqa: T201
@@ -14,8 +16,10 @@ Start-up of the processes is in none. Rows are appended to ``benchmarks/results/
 import argparse
 import csv
 import datetime
+import statistics
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from benchmarks.machine import cpu_name
 from cohort.data.ingest import IngestSettings, ingest
@@ -36,7 +40,7 @@ COLUMNS = [
 # fmt: on
 
 
-def measure(store: CohortStore, run_dir: Path, pairs: str, workers: int) -> dict[str, object]:
+def measure(store: CohortStore, run_dir: Path, pairs: str, workers: int) -> dict[str, Any]:
     open_run(run_dir, store, PlanSettings(pairs=pairs))
     run(run_dir, store, workers=workers)
     summary, split = summarise(read_rows(run_dir)), seconds_a_pair(run_dir)
@@ -58,6 +62,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("scans", type=Path, help="the folder ixi_t1_2mm")
     parser.add_argument("--pairs", default="all", help="as for cohort register")
+    parser.add_argument("--repeats", type=int, default=1, help="rounds of one worker and two")
     asked = parser.parse_args()
     for name, seconds, _ in warm():
         print(f"compiled for {name} in {seconds:.1f} s")
@@ -66,18 +71,24 @@ def main() -> None:
         "cpu": cpu_name(threads=2),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "cohort.zarr"
         ingest(asked.scans, path, IngestSettings(grid="96x112x96@2mm", align="center"), workers=1)
-        for workers in (1, 2):
-            run_dir = Path(folder) / f"run{workers}"
-            row = measure(CohortStore.open(path), run_dir, asked.pairs, workers)
-            rows.append({**about, **row})
-            print(row, flush=True)
-    one, two = (float(str(row["pairs_per_hour"])) for row in rows)
-    alone, together = (sum(float(str(row[f"{kind}_s"])) for kind in KINDS) for row in rows)
-    print(f"two workers over one: {two / one:.2f}, without start-up {2 * alone / together:.2f}")
+        for turn in range(asked.repeats):
+            for workers in (1, 2):
+                run_dir = Path(folder) / f"run{turn}-{workers}"
+                row = measure(CohortStore.open(path), run_dir, asked.pairs, workers)
+                rows.append({**about, **row})
+                print(row, flush=True)
+    rates = [float(str(row["pairs_per_hour"])) for row in rows]
+    work = [
+        2 * sum(float(str(row[f"{kind}_s"])) for kind in KINDS) / row["workers"] for row in rows
+    ]
+    for what, found in (("with start-up", rates), ("without", [1 / seconds for seconds in work])):
+        gains = [two / one for one, two in zip(found[::2], found[1::2], strict=True)]
+        said = ", ".join(f"{gain:.2f}" for gain in gains)
+        print(f"two workers over one, {what}: {said}; median {statistics.median(gains):.2f}")
     with RESULTS.open("a", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         if not file.tell():

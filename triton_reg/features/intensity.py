@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -39,8 +40,8 @@ def windowed(volume: Tensor, mask: Tensor, window: Window) -> Tensor:
     """
     low, high = window
     if low >= 0 and high <= 100:
-        inside = [one[region > 0].sort().values for one, region in zip(volume, mask, strict=True)]
-        bounds = volume.new_tensor([[_percentile(v, low), _percentile(v, high)] for v in inside])
+        inside = [one[region > 0] for one, region in zip(volume, mask, strict=True)]
+        bounds = volume.new_tensor([_percentiles(values, window) for values in inside])
     else:
         bounds = volume.new_tensor([[low, high]]).expand(len(volume), 2)
     lower, upper = bounds.view(-1, 2, 1, 1, 1, 1).unbind(1)
@@ -48,11 +49,19 @@ def windowed(volume: Tensor, mask: Tensor, window: Window) -> Tensor:
     return ((volume.clamp(lower, upper) - lower) / span).clamp_(0, 1)
 
 
-def _percentile(ordered: Tensor, percent: float) -> float:
-    # torch.quantile refuses more than 2^24 values
-    if not ordered.numel():
+def _percentiles(values: Tensor, percents: Window) -> list[float]:
+    if not values.numel():
         raise ValueError("windowed: a mask is empty, so its volume has no percentiles")
-    position = percent / 100 * (len(ordered) - 1)
-    below = int(position)
-    above = min(below + 1, len(ordered) - 1)
-    return torch.lerp(ordered[below], ordered[above], position - below).item()
+    last = len(values) - 1
+    positions = [percent / 100 * last for percent in percents]
+    ranks = [
+        rank for position in positions for rank in (int(position), min(int(position) + 1, last))
+    ]
+    if values.is_cpu:  # a fifth of the time of sorting a million values
+        ordered = torch.from_numpy(np.partition(values.detach().numpy(), ranks))
+    else:  # torch.quantile refuses more than 2^24 values
+        ordered = values.sort().values
+    return [
+        torch.lerp(ordered[below], ordered[above], position - below).item()
+        for position, below, above in zip(positions, ranks[::2], ranks[1::2], strict=True)
+    ]
