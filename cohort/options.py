@@ -16,8 +16,12 @@ Pairs = Annotated[
     str | None,
     typer.Option(
         help="all (ordered), unordered, atlas:X (X moves onto everyone), to:X (everyone moves onto"
-        " X), random:K or FILE.csv with columns fixed,moving. [default: all]"
+        " X), X a subject or a NIfTI file; random:K or FILE.csv with columns fixed,moving."
+        " [default: all]"
     ),
+]
+AtlasLabels = Annotated[
+    Path | None, typer.Option(help="Segmentation of the NIfTI file that atlas: or to: names.")
 ]
 MethodName = Annotated[str | None, typer.Option("--method", help="voxelopt. [default: voxelopt]")]
 Config = Annotated[Path | None, typer.Option(help="YAML file with settings of the method.")]

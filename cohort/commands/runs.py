@@ -15,6 +15,7 @@ from cohort.engine.run import RunReport, run
 from cohort.engine.spec import RunSpec
 from cohort.options import (
     Assignments,
+    AtlasLabels,
     Config,
     Json,
     MethodName,
@@ -34,6 +35,7 @@ def plan(
     store: Store,
     run_dir: Run,
     pairs: Pairs = None,
+    atlas_labels: AtlasLabels = None,
     method: MethodName = None,
     config: Config = None,
     assignments: Assignments = None,
@@ -44,7 +46,7 @@ def plan(
 ) -> None:
     """Write down which pairs a run will register, and how, before it begins."""
     chosen = _method(method, config, assignments)
-    settings = PlanSettings(chosen, pairs, seed, tile_size, trust_code)
+    settings = PlanSettings(chosen, pairs, seed, tile_size, trust_code, atlas_labels)
     spec = open_run(run_dir, CohortStore.open(store), settings)
     if json:
         terminal.say_json(spec.model_dump(mode="json", exclude_none=True))
@@ -56,6 +58,7 @@ def register(
     store: Store,
     run_dir: Run,
     pairs: Pairs = None,
+    atlas_labels: AtlasLabels = None,
     method: MethodName = None,
     config: Config = None,
     assignments: Assignments = None,
@@ -71,7 +74,7 @@ def register(
     """
     opened = CohortStore.open(store)
     chosen = _method(method, config, assignments)
-    settings = PlanSettings(chosen, pairs, seed, tile_size, trust_code)
+    settings = PlanSettings(chosen, pairs, seed, tile_size, trust_code, atlas_labels)
     spec = open_run(run_dir, opened, settings)
     count = min(worker_count(workers), spec.n_tiles)
     with terminal.progress_bar("registering", quiet=json) as update:

@@ -10,12 +10,23 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from nibabel.orientations import (
+    aff2axcodes,
+    apply_orientation,
+    axcodes2ornt,
+    inv_ornt_aff,
+    io_orientation,
+    ornt_transform,
+)
 
+from cohort.data.affine_checks import affine_fault, shear
 from cohort.errors import UsageError
 
 _GRID = re.compile(r"(\d+)x(\d+)x(\d+)@(\d*\.?\d+)(?:x(\d*\.?\d+)x(\d*\.?\d+))?(?:mm)?")
 _GRID_HELP = "a grid is SHAPE@SPACING, for example 96x112x96@2mm or 96x112x96@2x2x2.5mm"
 _MAX_VOXELS = 2**31
+_OPPOSITES = ("LR", "PA", "IS")
+_MAX_AXIS_TILT = 1e-3  # sine of the angle; rounding in a header stays below it
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +46,7 @@ class Grid:
         affine = np.array(self.affine, dtype=np.float64)
         fault = affine_fault(affine)
         if fault:
-            raise ValueError(f"grid: {fault}")
+            raise ValueError(f"grid: {fault.found}")
         affine.setflags(write=False)
         object.__setattr__(self, "shape", shape)
         object.__setattr__(self, "affine", affine)
@@ -68,6 +79,27 @@ class Grid:
         """World position ``[3]`` of the middle between the corner voxels."""
         return self.voxel_to_world((np.asarray(self.shape) - 1) / 2)
 
+    @property
+    def axcodes(self) -> str:
+        """Where the array axes lead, such as ``LPS``: the nearest axes of the world."""
+        return "".join(map(str, aff2axcodes(self.affine)))
+
+    @property
+    def is_right_handed(self) -> bool:
+        """Whether the array axes are a rotation of the world's; else their mirror image."""
+        return bool(np.linalg.det(self.affine[:3, :3]) > 0)
+
+    @property
+    def is_oblique(self) -> bool:
+        """Whether the array axes are tilted against those of the world."""
+        cosines = np.sort(np.abs(self.affine[:3, :3]) / self.spacing_mm, axis=0)
+        return bool(np.linalg.norm(cosines[:2], axis=0).max() > _MAX_AXIS_TILT)
+
+    @property
+    def shear(self) -> float:
+        """How far the array axes are from orthogonal: the largest absolute cosine of two."""
+        return shear(self.affine)
+
     def voxel_to_world(self, points: npt.ArrayLike) -> np.ndarray:
         """Voxel coordinates ``[..., 3]`` to RAS mm."""
         return np.asarray(points) @ self.affine[:3, :3].T + self.affine[:3, 3]
@@ -82,6 +114,42 @@ class Grid:
         affine = self.affine.copy()
         affine[:3, 3] += np.asarray(center_mm, dtype=np.float64) - self.center_mm
         return Grid(self.shape, affine)
+
+    def resampled(self, shape: tuple[int, int, int]) -> "Grid":
+        """A grid of ``shape`` with the same corner voxels; each size of 1 keeps its first."""
+        steps = [
+            (old - 1) / (new - 1) if new > 1 else 1.0
+            for old, new in zip(self.shape, shape, strict=True)
+        ]
+        return Grid(shape, self.affine @ np.diag([*steps, 1.0]))
+
+    def cropped(self, start: npt.ArrayLike, stop: npt.ArrayLike) -> "Grid":
+        """The box of voxels from ``start [3]`` up to but without ``stop [3]``, where it lies."""
+        first, last = np.asarray(start, dtype=int), np.asarray(stop, dtype=int)
+        if (first < 0).any() or (first >= last).any() or (last > self.shape).any():
+            raise ValueError(
+                f"grid: need a box inside of {self.shape} with a voxel per axis, got "
+                f"{first.tolist()} to {last.tolist()}"
+            )
+        affine = self.affine.copy()
+        affine[:3, 3] = self.voxel_to_world(first)
+        depth, height, width = (last - first).tolist()
+        return Grid((depth, height, width), affine)
+
+    def oriented(self, axcodes: str) -> "Grid":
+        """The same voxels with array axes that lead to ``axcodes``, such as ``LPS``.
+
+        `reorder` brings the values along.
+        """
+        turn = self._turn(axcodes)
+        depth, height, width = (self.shape[axis] for axis in np.argsort(turn[:, 0]))
+        return Grid((depth, height, width), self.affine @ inv_ornt_aff(turn, self.shape))
+
+    def reorder(self, values: np.ndarray, axcodes: str) -> np.ndarray:
+        """Values ``[D, H, W, ...]`` of this grid as ``oriented(axcodes)`` has them; a view."""
+        if values.shape[:3] != self.shape:
+            raise ValueError(f"grid: need values of shape {self.shape}, got {values.shape[:3]}")
+        return apply_orientation(values, self._turn(axcodes))
 
     def corners(self) -> np.ndarray:
         """Voxel coordinates ``[8, 3]`` of the corner voxels."""
@@ -102,20 +170,19 @@ class Grid:
         moved = self.world_to_voxel(other.voxel_to_world(corners))
         return float(np.abs(moved - corners).max())
 
+    def _turn(self, axcodes: str) -> np.ndarray:
+        """nibabel's ``[3, 2]``: which axis each array axis becomes, and which way."""
+        letters = axcodes.upper()
+        if len(letters) != 3 or any(len(set(pair) & set(letters)) != 1 for pair in _OPPOSITES):
+            raise ValueError(
+                f"grid: need one letter each of {', '.join(_OPPOSITES)}, got {axcodes!r}"
+            )
+        return ornt_transform(io_orientation(self.affine), axcodes2ornt(letters))
 
-def affine_fault(affine: np.ndarray) -> str | None:
-    """What keeps ``affine`` from placing voxels in the world, or None."""
-    if affine.shape != (4, 4):
-        return f"affine must be 4 x 4, got {' x '.join(map(str, affine.shape))}"
-    if not np.isfinite(affine).all():
-        return f"affine must be finite, got {affine.tolist()}"
-    if not np.allclose(affine[3], (0, 0, 0, 1)):
-        return f"the last row of an affine must be 0 0 0 1, got {affine[3].tolist()}"
-    lengths = np.linalg.norm(affine[:3, :3], axis=0)
-    # relative to the voxel size, so that micrometres are as good as metres
-    if (lengths == 0).any() or abs(np.linalg.det(affine[:3, :3] / lengths)) < 1e-6:
-        return f"affine must be invertible, got {affine[:3].tolist()}"
-    return None
+
+def ras_to_lps(points: npt.ArrayLike) -> np.ndarray:
+    """RAS mm ``[..., 3]`` as the LPS mm of ITK and DICOM, and back: two axes change their sign."""
+    return np.asarray(points) * np.array([-1.0, -1.0, 1.0])
 
 
 def parse_grid(text: str) -> tuple[tuple[int, int, int], tuple[float, float, float]]:

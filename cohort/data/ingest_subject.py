@@ -58,7 +58,7 @@ def ingest_subject(job: Job) -> Outcome:
             if not changed and not _orientation_withdrawn(kept, job):
                 outside = kept["provenance"]["outside"]
                 return Outcome(entry.subject_id, "unchanged", outside=outside)
-        outside = _ingest(store, job)
+        outside = bring_in(store, job, into=store)
     except SubjectError as error:
         code, message = error.code, error.message
     except CohortError:
@@ -75,13 +75,21 @@ def ingest_subject(job: Job) -> Outcome:
     return Outcome(entry.subject_id, "quarantined", code, message, str(entry.image))
 
 
-def _ingest(store: CohortStore, job: Job) -> float | None:
+def bring_in(store: CohortStore, job: Job, into: CohortStore) -> float | None:
+    """Read a subject, align it as ``store`` says and commit it ``into`` that store or another.
+
+    Returns:
+        The share of its labelled voxels that the working grid does not hold; None if no labels.
+
+    Raises:
+        SubjectError: if the subject cannot be used.
+    """
     native = load_native(job.entry, job.assume_orientation)
     to_native_mm, found = _aligned(store, native)
     subject = bring_to_grid(native, store.grid, to_native_mm)
     outside = labelled_outside(native, store.grid, to_native_mm)
     provenance = _provenance(store, job, native) | found | {"outside": outside}
-    store.commit(subject, provenance)
+    into.commit(subject, provenance)
     return outside
 
 

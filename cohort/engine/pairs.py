@@ -7,7 +7,7 @@ import numpy as np
 
 from cohort.errors import UsageError
 
-DESIGNS = "all, unordered, atlas:SUBJECT, to:SUBJECT, random:K or FILE.csv"
+DESIGNS = "all, unordered, atlas:SUBJECT|FILE, to:SUBJECT|FILE, random:K or FILE.csv"
 
 
 def select_pairs(design: str, subject_ids: tuple[str, ...], seed: int) -> np.ndarray:

@@ -15,6 +15,7 @@ import numpy as np
 from cohort.config.method import MethodConfig
 from cohort.data.storage import storage_error, write_atomic, write_once
 from cohort.data.store import CohortStore
+from cohort.engine.atlas import FOLDER, atlas_file, bring_atlas, check_same_atlas, kept_atlas
 from cohort.engine.pairs import select_pairs
 from cohort.engine.spec import SCHEMA, RunSpec, differences
 from cohort.errors import StorageError, UsageError
@@ -28,7 +29,9 @@ class PlanSettings:
 
     Attributes:
         method: the method and its settings; VoxelOpt as it comes.
-        pairs: a design of :func:`cohort.engine.pairs.select_pairs`; ``all``.
+        pairs: a design of :func:`cohort.engine.pairs.select_pairs`, ``all``; or ``atlas:`` or
+            ``to:`` with a NIfTI file that is not in the store.
+        atlas_labels: segmentation of that file.
         seed: of random designs; 0.
         tile_size: side of a tile in subjects; from the number of pairs.
         trust_code: whether code that the method's settings name may be run; the plan forgets it.
@@ -39,6 +42,7 @@ class PlanSettings:
     seed: int | None = None
     tile_size: int | None = None
     trust_code: bool = False
+    atlas_labels: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -59,21 +63,27 @@ class Tile:
         return tuple(dict.fromkeys(subject for pair in self.pairs for subject in pair))
 
 
-def make_plan(store: CohortStore, settings: PlanSettings) -> tuple[RunSpec, np.ndarray]:
+def make_plan(
+    store: CohortStore, settings: PlanSettings, atlas: CohortStore | None = None
+) -> tuple[RunSpec, np.ndarray]:
     """Plan a run on a store; returns its facts and its pairs ``[P, 2]`` of subject indices.
+
+    ``atlas`` holds the one further subject, if the pairs name a file.
 
     Raises:
         UsageError: ``E_PAIRS`` as :func:`cohort.engine.pairs.select_pairs` does, ``E_TRUST`` and
             ``E_WEIGHTS`` as :meth:`cohort.config.method.MethodConfig.build` does.
     """
     inventory, method = store.inventory(), settings.method or MethodConfig()
-    subject_ids = tuple(inventory.subject_digests)
+    digests = inventory.subject_digests | (atlas.inventory().subject_digests if atlas else {})
+    outside = atlas.subject_ids[0] if atlas else None
+    subject_ids = tuple(digests)
     design, seed = settings.pairs or "all", settings.seed or 0
-    pairs = select_pairs(design, subject_ids, seed)
+    pairs = select_pairs(_with_subject(design, outside), subject_ids, seed)
     tile_size = settings.tile_size or _tile_size(len(pairs))
     facts = {
         "store_digest": inventory.digest,
-        "subject_digests": list(inventory.subject_digests.values()),
+        "subject_digests": list(digests.values()),
         "pairs": "csv" if design.endswith(".csv") else design,
         "pairs_digest": hashlib.sha256(pairs.tobytes()).hexdigest(),
         "seed": seed,
@@ -89,6 +99,7 @@ def make_plan(store: CohortStore, settings: PlanSettings) -> tuple[RunSpec, np.n
         "store": str(store.path.resolve()),
         "grid": store.grid.to_json(),
         "subject_ids": subject_ids,
+        "atlas": outside,
         "has_labels": inventory.has_labels,
         "has_truth": inventory.has_truth,
         "n_pairs": len(pairs),
@@ -106,19 +117,28 @@ def open_run(run_dir: Path, store: CohortStore, settings: PlanSettings) -> RunSp
             is something else.
         StorageError: if the plan cannot be written or read.
     """
+    file = atlas_file(settings.pairs or "")
+    if settings.atlas_labels is not None and file is None:
+        raise UsageError(
+            "E_ATLAS", "labels of an atlas need the atlas: --pairs atlas:FILE or --pairs to:FILE"
+        )
     if not (run_dir / "run.json").exists():
-        spec, pairs = make_plan(store, settings)
+        _make_folder(run_dir)
+        atlas = bring_atlas(run_dir, store, file, settings.atlas_labels) if file else None
+        spec, pairs = make_plan(store, settings, atlas)
         if _write_plan(run_dir, spec, pairs):
             return spec
     existing = RunSpec.load(run_dir)
+    if file and existing.atlas:
+        check_same_atlas(run_dir, existing.atlas, file, settings.atlas_labels)
     own = PlanSettings(
         settings.method or existing.method,
-        settings.pairs or _design(run_dir, existing),
+        settings.pairs or _pairs(run_dir, existing),
         existing.seed if settings.seed is None else settings.seed,
         settings.tile_size or existing.tile_size,
         settings.trust_code,
     )
-    asked, _ = make_plan(store, own)
+    asked, _ = make_plan(store, own, kept_atlas(run_dir) if existing.atlas else None)
     if existing.plan_digest != asked.plan_digest:
         differing = "; ".join(differences(existing, asked))
         message = f"{run_dir} holds a run with another plan: {differing}"
@@ -128,7 +148,7 @@ def open_run(run_dir: Path, store: CohortStore, settings: PlanSettings) -> RunSp
 
 def tiles_of(run_dir: Path, spec: RunSpec) -> Iterator[Tile]:
     """The tiles of a run in the order in which they are worked on."""
-    design = _design(run_dir, spec)
+    design = _with_subject(_pairs(run_dir, spec), spec.atlas)
     pairs = select_pairs(design, spec.subject_ids, spec.seed)
     if hashlib.sha256(pairs.tobytes()).hexdigest() != spec.pairs_digest:
         raise StorageError("E_RUN", f"{design} no longer gives the pairs that {run_dir} planned")
@@ -140,9 +160,14 @@ def tiles_of(run_dir: Path, spec: RunSpec) -> Iterator[Tile]:
         yield Tile(f"{row:05d}-{column:05d}", tuple(sorted(blocks[row, column])))
 
 
-def _design(run_dir: Path, spec: RunSpec) -> str:
-    """The design that gives a run's pairs; pairs from a file were copied into the run."""
+def _pairs(run_dir: Path, spec: RunSpec) -> str:
+    """What a run was asked to pair; a table of pairs was copied into the run."""
     return str(run_dir / _PAIRS_FILE) if spec.pairs == "csv" else spec.pairs
+
+
+def _with_subject(design: str, atlas: str | None) -> str:
+    """A design with the id of the atlas in the place of its file."""
+    return design if atlas is None else f"{design.partition(':')[0]}:{atlas}"
 
 
 def _blocks(pairs: np.ndarray, tile_size: int) -> list[tuple[int, int]]:
@@ -154,13 +179,16 @@ def _tile_size(pairs: int) -> int:
     return max(1, min(8, math.isqrt(pairs // 40)))
 
 
-def _write_plan(run_dir: Path, spec: RunSpec, pairs: np.ndarray) -> bool:
-    """Make the run; False if another process made one there at the same time."""
+def _make_folder(run_dir: Path) -> None:
     try:
         _refuse_other_content(run_dir)
         (run_dir / "parts").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise storage_error(run_dir, error) from error
+
+
+def _write_plan(run_dir: Path, spec: RunSpec, pairs: np.ndarray) -> bool:
+    """Make the run; False if another process made one there at the same time."""
     if spec.pairs == "csv":
         lines = [f"{spec.subject_ids[f]},{spec.subject_ids[m]}" for f, m in pairs]
         write_atomic(run_dir / _PAIRS_FILE, "\n".join(["fixed,moving", *lines, ""]).encode())
@@ -175,7 +203,7 @@ def _refuse_other_content(run_dir: Path) -> None:
     if not run_dir.is_dir():
         raise UsageError("E_RUN", f"{run_dir} is a file; need a new or an empty folder for a run")
     found = [*run_dir.iterdir(), *(run_dir / "parts").glob("*")]
-    ours = ("parts", _PAIRS_FILE)  # of a plan that was not finished
+    ours = ("parts", _PAIRS_FILE, FOLDER)  # of a plan that was not finished
     foreign = [path for path in found if path.name not in ours and not path.name.startswith(".")]
     if foreign:
         raise UsageError(

@@ -14,7 +14,10 @@ SCHEMA = 1
 
 
 class RunSpec(BaseModel):
-    """``run.json``: the immutable facts of a run."""
+    """``run.json``: the immutable facts of a run.
+
+    ``atlas`` is the last of the subjects if the pairs name a file: it lies in the run's own store.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -29,6 +32,7 @@ class RunSpec(BaseModel):
     has_labels: bool
     has_truth: bool
     pairs: str
+    atlas: str | None = None
     pairs_digest: str
     seed: int
     n_pairs: int

@@ -12,6 +12,7 @@ import psutil
 import torch
 
 from cohort.data.store import CohortStore, Subject
+from cohort.engine.atlas import kept_atlas
 from cohort.engine.measure import Scan
 from cohort.engine.spec import RunSpec
 from cohort.errors import SubjectError, UsageError
@@ -42,6 +43,7 @@ class Workbench:
         run_dir: the run's folder.
         spec: its facts.
         store: the cohort.
+        atlas: the store of the run's atlas, if it has one of its own.
         method: built from the spec's settings.
         cache_bytes: how much the kept subjects may hold; the least recently used go first.
         seconds: time spent so far, by kind of work.
@@ -50,6 +52,7 @@ class Workbench:
     run_dir: Path
     spec: RunSpec
     store: CohortStore
+    atlas: CohortStore | None
     method: Method
     cache_bytes: int
     seconds: dict[str, float] = field(default_factory=dict)
@@ -82,6 +85,7 @@ class Workbench:
             run_dir,
             spec,
             CohortStore.open(store_path or Path(spec.store)),
+            kept_atlas(run_dir) if spec.atlas else None,
             method,
             cache_bytes=int(psutil.virtual_memory().available * _MEMORY_SHARE / workers),
         )
@@ -110,6 +114,10 @@ class Workbench:
         with self.timed("register_s"):
             return self.method.register(*features, pair).displacement
 
+    def store_of(self, subject_id: str) -> CohortStore:
+        """Where a subject of the run lies: in the cohort's store, or in that of its atlas."""
+        return self.atlas if self.atlas and subject_id == self.spec.atlas else self.store
+
     @cached_property
     def digests(self) -> dict[str, str]:
         """The content of each subject when the run was planned."""
@@ -134,10 +142,11 @@ class Workbench:
             return Prepared(scan, self.method.prepare(scan.volume, scan.mask))
 
     def _read(self, subject_id: str) -> Subject:
-        if self.store.subject_digest(subject_id) != self.digests[subject_id]:
+        store = self.store_of(subject_id)
+        if store.subject_digest(subject_id) != self.digests[subject_id]:
             message = f"{subject_id} is no longer what it was when the run was planned"
             raise SubjectError("E_CHANGED", message)
-        return self.store.read(subject_id)
+        return store.read(subject_id)
 
     def _evict(self) -> None:
         sizes = [one.size_bytes for one in self._cache.values() if isinstance(one, Prepared)]

@@ -1,0 +1,101 @@
+"""An atlas from outside the cohort: a file, brought onto the working grid, kept by its run.
+
+It is aligned as the cohort's subjects were and lies in ``RUN/atlas.zarr``, a store of its own, so
+that the cohort's store stays what it was and the run does not need the file again.
+"""
+
+import shutil
+from hashlib import sha256
+from pathlib import Path
+
+from cohort.data.entries import SourceEntry, nifti_stem
+from cohort.data.ingest_subject import Job, bring_in
+from cohort.data.nifti import MAX_BYTES
+from cohort.data.nifti_bytes import read_file
+from cohort.data.storage import storage_error
+from cohort.data.store import CohortStore
+from cohort.data.subject_ids import id_fault
+from cohort.errors import StorageError, SubjectError, UsageError
+from triton_reg import __version__
+
+FOLDER = "atlas.zarr"
+
+
+def atlas_file(design: str) -> Path | None:
+    """The file that ``atlas:FILE`` or ``to:FILE`` names; None if the pairs name none."""
+    kind, _, argument = design.partition(":")
+    if kind in ("atlas", "to") and nifti_stem(Path(argument).name) is not None:
+        return Path(argument)
+    return None
+
+
+def bring_atlas(run_dir: Path, store: CohortStore, image: Path, labels: Path | None) -> CohortStore:
+    """Make the run's own store with the atlas as its one subject, named as its file is.
+
+    Raises:
+        UsageError: ``E_ATLAS`` if its name or one of its files cannot be used.
+        StorageError: if it cannot be written.
+    """
+    subject_id = nifti_stem(image.name) or image.name
+    _check_name(subject_id, image, store)
+    path = run_dir / FOLDER
+    try:
+        if path.exists():  # of a plan that was not finished
+            shutil.rmtree(path)
+    except OSError as error:
+        raise storage_error(path, error) from error
+    own = CohortStore.create(path, store.grid, settings=store.settings)
+    job = Job(SourceEntry(subject_id, image, labels), store.path, None, __version__)
+    try:
+        bring_in(store, job, into=own)
+    except SubjectError as error:
+        raise UsageError("E_ATLAS", f"the atlas cannot be used: {error}") from error
+    return own
+
+
+def kept_atlas(run_dir: Path) -> CohortStore:
+    """The store of a run's atlas.
+
+    Raises:
+        StorageError: ``E_ATLAS`` if it is gone.
+    """
+    try:
+        return CohortStore.open(run_dir / FOLDER)
+    except UsageError as error:
+        raise StorageError("E_ATLAS", f"the atlas of {run_dir} is gone: {error.message}") from error
+
+
+def check_same_atlas(run_dir: Path, atlas: str, image: Path, labels: Path | None) -> None:
+    """Refuse files that are not those that a run was planned with.
+
+    Raises:
+        UsageError: ``E_PLAN_MISMATCH`` with the file that differs.
+    """
+    source = kept_atlas(run_dir).record(atlas)["source"]
+    for role, path in {"image": image, "labels": labels}.items():
+        if path is None:
+            continue
+        if not path.is_file():
+            raise UsageError("E_ATLAS", f"{path} is no file; need the atlas or its labels")
+        digest = sha256(read_file(path, MAX_BYTES)).hexdigest()
+        if role not in source or source[role]["sha256"] != digest:
+            known = source[role]["path"] if role in source else "none"
+            raise UsageError(
+                "E_PLAN_MISMATCH",
+                f"{run_dir} was planned with another atlas: its {role} was {known}, now it is "
+                f"{path}, with other content. Choose another folder for a new run",
+            )
+
+
+def _check_name(subject_id: str, image: Path, store: CohortStore) -> None:
+    if not image.is_file():
+        raise UsageError("E_ATLAS", f"the atlas {image} is no file; need a .nii or .nii.gz file")
+    fault = id_fault(subject_id)
+    if fault:
+        raise UsageError("E_ATLAS", f"the atlas {image} gives no name for its rows: {fault}")
+    if subject_id.casefold() in {name.casefold() for name in store.subject_ids}:
+        raise UsageError(
+            "E_ATLAS",
+            f"the store has a subject {subject_id!r} as the atlas {image} would be called; rename "
+            f"the file, or use the subject: atlas:{subject_id}",
+        )
