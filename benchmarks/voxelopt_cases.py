@@ -40,7 +40,7 @@ def kernel_cases(
     known, vectors, spare = (torch.rand(pairs, 3, voxels, device=device) - 0.5 for _ in range(3))
     rows, kind = (14, torch.int32) if precision == "fast" else (27, torch.float32)
     cost, spare_cost = (empty(pairs, rows, voxels, dtype=kind) for _ in range(2))
-    entropy = Entropy(empty(pairs, voxels), empty(pairs, 2, entropy_blocks(voxels, padded, 1)))
+    entropy = Entropy(empty(pairs, voxels), empty(pairs, 2, entropy_blocks(voxels, padded, True)))
     extent, values = empty(pairs, 2), empty(pairs, 1, voxels, dtype=dtype)
     sides, level = Sides(values), LevelSettings()
     codes, warped = empty(pairs, voxels, dtype=torch.int16), torch.empty_like(kept[0])

@@ -19,6 +19,12 @@ def batch(shape: Shape, channels: int, pairs: int, seed: int) -> Tensor:
     return torch.cat(volumes).contiguous()
 
 
+def masked_features(shape: Shape, channels: int, seed: int) -> torch.Tensor:
+    """Features and a mask ``[1, channels + 1, D, H, W]`` that is 0, 1 and in between."""
+    features, mask = batch(shape, channels, 1, seed), batch(shape, 1, 1, seed + 100)
+    return torch.cat([features, (4 * mask - 1.5).clamp(0, 1)], dim=1)
+
+
 def vectors(shape: Shape, longest: float, pairs: int, seed: int) -> Tensor:
     return longest * (2 * batch(shape, 3, pairs, seed) - 1)
 

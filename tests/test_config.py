@@ -72,7 +72,7 @@ def test_every_setting_changes_the_fingerprint() -> None:
         "precision": "exact",
         "radius": "2", "smoothing": "released", "sigma_range": "0.2,0.9", "alpha": "2.5",
         "tap_radius": "2", "passes": "2", "filter_cost": "false", "entropy_radius": "2",
-        "couplings": "0.5",
+        "couplings": "0.5", "masked": "true",
     }  # fmt: skip
     # weights belong to features=unet alone; tests/golden/test_unet.py has their fingerprints
     assert changes.keys() | {"weights"} == VoxelOptSettings.model_fields.keys()

@@ -7,7 +7,15 @@ import pytest
 import torch
 from golden.test_voxelopt import STAGES, settings_of
 from golden.vectors import Vectors
-from kernel_oracle import SHAPES, assert_as_good_as_float32, batch, bordered, inside, vectors
+from kernel_oracle import (
+    SHAPES,
+    assert_as_good_as_float32,
+    batch,
+    bordered,
+    inside,
+    masked_features,
+    vectors,
+)
 
 from triton_reg.ops._cpu.adaptive_filter import filter_three_taps, filter_wide
 from triton_reg.ops._cpu.arithmetic import exp, log
@@ -22,6 +30,7 @@ from triton_reg.ops.cost_volume import cost_volume_reference
 from triton_reg.ops.coupled_argmin import TIE_TOLERANCE, coupled_argmin_reference
 from triton_reg.ops.entropy import entropy_reference
 from triton_reg.ops.level_settings import LevelSettings
+from triton_reg.ops.masked_cost import masked_cost_volume_reference
 from triton_reg.ops.resize import Shape
 from triton_reg.ops.solve_level import solve_level_reference
 
@@ -35,6 +44,8 @@ SETTINGS = {
     "one pass, two couplings": LevelSettings(passes=1, couplings=(0.1, 1.0)),
     "radius 2": LevelSettings(radius=2),
     "radius 3": LevelSettings(radius=3, tap_radius=2, entropy_radius=1),
+    "masked": LevelSettings(masked=True),
+    "masked, radius 2": LevelSettings(masked=True, radius=2, entropy_radius=1),
 }
 
 
@@ -66,7 +77,7 @@ def test_cost_and_entropy_are_the_definitions(radius: int, channels: int) -> Non
     fixed, moving = (batch(shape, channels, 1, seed) for seed in (1, 2))
     cost = np.full((labels, padded_size(shape, 3)), np.nan, np.float32)
     entropy = np.full(shape, np.nan, np.float32)
-    cost_entropy(fixed[0].numpy(), bordered(moving[0], 3), radius, 3, cost, entropy)
+    cost_entropy(fixed[0].numpy(), bordered(moving[0], 3), False, radius, 3, cost, entropy)
     assert_as_good_as_float32(
         inside(cost, shape, 3).numpy()[None],
         lambda f, m: cost_volume_reference(f, m, radius),
@@ -82,6 +93,32 @@ def test_cost_and_entropy_are_the_definitions(radius: int, channels: int) -> Non
     assert np.isfinite(cost).all()
     borders = bordered(inside(cost, shape, 3), 3)
     assert np.array_equal(cost, borders)
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+@pytest.mark.parametrize("radius", [1, 2])
+def test_masked_cost_and_entropy_are_the_definitions(radius: int, channels: int) -> None:
+    shape, labels = (9, 12, 10), (2 * radius + 1) ** 3
+    fixed, moving = (masked_features(shape, channels, seed) for seed in (1, 2))
+    cost = np.full((labels, padded_size(shape, 3)), np.nan, np.float32)
+    entropy = np.full(shape, np.nan, np.float32)
+    cost_entropy(fixed[0].numpy(), bordered(moving[0], 3), True, radius, 3, cost, entropy)
+    found = inside(cost, shape, 3)
+    assert_as_good_as_float32(
+        found.numpy()[None],
+        lambda f, m: masked_cost_volume_reference(f, m, radius),
+        fixed,
+        moving,
+    )
+    assert_as_good_as_float32(
+        entropy[None],
+        lambda f, m: entropy_reference(masked_cost_volume_reference(f, m, radius)),
+        fixed,
+        moving,
+    )
+    outside = fixed[0, -1] == 0
+    assert outside.any()
+    assert (found[:, outside] == 0).all()
 
 
 @pytest.mark.parametrize("radius", [1, 2, 3])
@@ -128,7 +165,10 @@ def test_the_adaptive_filter_is_the_definition(shape: Shape, passes: int) -> Non
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_a_level_is_the_definition(shape: Shape, name: str) -> None:
     settings = SETTINGS[name]
-    fixed, moving = (batch(shape, 3, 1, seed) for seed in (1, 2))
+    fixed, moving = (
+        masked_features(shape, 3, seed) if settings.masked else batch(shape, 3, 1, seed)
+        for seed in (1, 2)
+    )
     displacement, entropy = solve_level(fixed.numpy(), moving.numpy(), settings)
     expected, expected_entropy = solve_level_reference(fixed, moving, settings)
     assert np.abs(entropy - expected_entropy.numpy()).max() <= 1e-5

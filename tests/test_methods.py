@@ -17,6 +17,8 @@ from triton_reg import (
     collate,
     register_pair,
 )
+from triton_reg.ops.cost_volume import cost_volume_reference
+from triton_reg.ops.masked_cost import masked_cost_volume_reference
 
 SHAPE = (32, 36, 40)
 METHODS = {
@@ -25,6 +27,10 @@ METHODS = {
     "soft": SoftVoxelOpt(),
     "parity": replace(VoxelOpt.parity(features=MindSSC()), downsample=1),
     "paper": VoxelOpt.paper(features=MindSSC()),
+    "masked": VoxelOpt(level=replace(VoxelOpt().level, masked=True)),
+    "masked soft": SoftVoxelOpt(
+        voxelopt=VoxelOpt(level=replace(VoxelOpt().level, masked=True), levels=3)
+    ),
 }
 
 
@@ -109,7 +115,7 @@ def changed_levels(level: LevelSettings) -> list[LevelSettings]:
     values = {
         "radius": 2, "smoothing": "isotropic", "sigma_range": (0.2, 0.6), "alpha": 2.0,
         "tap_radius": 2, "passes": 2, "filter_cost": False, "entropy_radius": 2,
-        "couplings": (0.1, 1.0),
+        "couplings": (0.1, 1.0), "masked": True,
     }  # fmt: skip
     assert values.keys() == {field.name for field in fields(LevelSettings)}
     return [replace(level, **{name: value}) for name, value in values.items()]
@@ -142,6 +148,52 @@ def test_outside_the_mask_nothing_is_compared() -> None:
     for extractor in (Intensity(), Intensity(window=(20, 80.5)), Intensity(window=(-500, 800))):
         clean, other = (extractor(one[None, None], mask) for one in (volume, spoiled))
         assert torch.equal(clean, other)
+
+
+def errors_with_a_lesion(masked: bool, lesion_in: str) -> Tensor:
+    """Distances ``[D, H, W]`` to the true shift when one subject has a lesion that is masked."""
+    fixed = textured(3)
+    volumes = {"fixed": fixed, "moving": torch.roll(fixed, (2, -1, 3), dims=(0, 1, 2))}
+    masks = {role: torch.ones(1, 1, *SHAPE) for role in volumes}
+    masks[lesion_in][..., 10:22, 12:24, 14:26] = 0
+    volumes[lesion_in] = torch.where(masks[lesion_in][0, 0] > 0, volumes[lesion_in], 300.0)
+    # extractors of single voxels: others look across the edge of a mask by their own width
+    method = VoxelOpt(
+        features=Intensity(window=(0.0, 300.0)),
+        level=replace(VoxelOpt().level, masked=masked, sigma_range=(0.5, 3.0)),
+    )
+    features = [
+        method.prepare(volumes[role][None, None], masks[role]) for role in ("fixed", "moving")
+    ]
+    pair = torch.zeros(1, 2, dtype=torch.int32)
+    vectors = method.register(features[0], features[1], pair).displacement.vectors[0]
+    return (vectors - torch.tensor([2.0, -1.0, 3.0]).view(3, 1, 1, 1)).norm(dim=0)
+
+
+@pytest.mark.parametrize("lesion_in", ["fixed", "moving"])
+def test_what_is_masked_in_either_subject_pulls_at_nothing(lesion_in: str) -> None:
+    near = (slice(8, 24), slice(10, 26), slice(12, 28))  # the lesion and what is around it
+    with_masks = errors_with_a_lesion(True, lesion_in)[near].mean()
+    without = errors_with_a_lesion(False, lesion_in)[near].mean()
+    assert with_masks <= 0.5
+    assert without >= 2 * with_masks
+
+
+def test_masks_of_ones_only_centre_the_cost_away_from_the_border() -> None:
+    ones = torch.ones(1, 1, 6, 7, 8)
+    fixed, moving = (torch.cat([smooth_volume((6, 7, 8), seed), ones], dim=1) for seed in (1, 2))
+    cost = cost_volume_reference(fixed[:, :1], moving[:, :1], radius=1)
+    inner = (..., *[slice(1, -1)] * 3)
+    found = masked_cost_volume_reference(fixed, moving, radius=1)[inner]
+    assert torch.allclose(found, (cost - cost.mean(1, keepdim=True))[inner], atol=1e-6)
+
+
+def test_an_empty_mask_is_no_mask() -> None:
+    volume = textured(0)[None, None]
+    for window in ((1.0, 99.0), (0.0, 300.0)):
+        method = replace(METHODS["masked"], features=Intensity(window=window))
+        with pytest.raises(ValueError, match="a mask is empty"):
+            method.prepare(volume, torch.zeros_like(volume))
 
 
 def test_windows_are_percentiles_or_source_units() -> None:

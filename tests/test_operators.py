@@ -55,7 +55,7 @@ def test_an_operator_passes_torchs_own_checks(name: str) -> None:
 @pytest.mark.filterwarnings("ignore:.*The .grad attribute:UserWarning")
 @pytest.mark.parametrize("displacement", [None, volume(2, 3)], ids=("first", "further"))
 def test_solving_a_level_passes_torchs_own_checks(displacement: Tensor | None) -> None:
-    settings = (1, "adaptive", [0.1, 0.5], 1.5, 1, 3, True, None, [0.1, 1.0])
+    settings = (1, "adaptive", [0.1, 0.5], 1.5, 1, 3, True, None, [0.1, 1.0], False)
     arguments = (volume(0), volume(1), displacement, 7, *settings)
     torch.library.opcheck(torch.ops.triton_reg.solve_level.default, arguments)
 

@@ -21,6 +21,7 @@ from triton_reg.ops._triton import (  # noqa: E402
     filter_kernels,
     filter_weights,
     local_contrast,
+    masked_cost,
     mind_ssc,
     warp,
 )
@@ -81,6 +82,12 @@ BUILDS = (
         {"fixed": "*i64", "moving": "*i64", "cost": "*fp32"},
         (44, 44),
         shared=256,
+    ),
+    Build(
+        masked_cost.restrict_kernel,
+        {"C": 14, "CP": 16, "HALF": False, "BLOCK": 128},
+        {"fixed": "*i64", "moving": "*i64", "cost": "*fp32"},
+        (44, 44),
     ),
     Build(
         cost_entropy.entropy_kernel,

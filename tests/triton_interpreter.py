@@ -33,6 +33,7 @@ from triton_reg.ops.cost_volume import cost_volume_reference
 from triton_reg.ops.coupled_argmin import TIE_TOLERANCE, coupled_argmin_reference
 from triton_reg.ops.entropy import entropy_reference, sigma_from_alpha, sigma_from_range
 from triton_reg.ops.level_settings import LevelSettings
+from triton_reg.ops.masked_cost import masked_cost_volume_reference
 from triton_reg.ops.resize import Shape
 
 # lanes that a mask switches off still compute, on whatever they hold
@@ -49,7 +50,12 @@ def short_marches(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def costs_of(
-    fixed: Tensor, moving: Tensor, dtype: torch.dtype, radius: int, wanted: bool = True
+    fixed: Tensor,
+    moving: Tensor,
+    dtype: torch.dtype,
+    radius: int,
+    wanted: bool = True,
+    masked: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Cost volume, entropy and its range by block, from features in the kernels' layout."""
     pairs, channels, *shape = fixed.shape
@@ -58,12 +64,13 @@ def costs_of(
     voxels, packs = kept[0].shape[1], dtype == torch.float16
     rows, kind = (14, torch.int32) if packs else ((2 * radius + 1) ** 3, torch.float32)
     cost = torch.empty(pairs, rows, voxels, dtype=kind)
-    blocks = costs.entropy_blocks(voxels, kept[0].shape[2], radius)
+    fused = radius == 1 and not masked
+    blocks = costs.entropy_blocks(voxels, kept[0].shape[2], fused)
     entropy = costs.Entropy(torch.empty(pairs, voxels), torch.empty(pairs, 2, blocks))
-    if radius == 1:
+    if fused:
         costs.cost_entropy(*lines, cost if wanted else None, entropy)
     else:
-        costs.cost_entropy_wide(*lines, cost, entropy)
+        costs.cost_entropy_wide(*lines, cost, entropy, masked)
     return cost, entropy.values, entropy.extremes
 
 
@@ -103,6 +110,25 @@ def test_wide_search_is_the_definition(radius: int) -> None:
     assert_as_good_as_float32(cost, lambda f, m: cost_volume_reference(f, m, radius), fixed, moving)
     expected = entropy_reference(cost_volume_reference(fixed, moving, radius))
     assert (entropy - expected.flatten(1)).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("radius", [1, 2])
+def test_masks_take_labels_out_as_the_definition_does(radius: int) -> None:
+    shape = (5, 3, 6)
+    # a mask that is 0, 1 and in between
+    fixed, moving = (
+        torch.cat(
+            [batch(shape, 2, 1, seed), (4 * batch(shape, 1, 1, seed + 5) - 1.5).clamp(0, 1)], 1
+        )
+        for seed in (1, 2)
+    )
+    cost, entropy, _ = costs_of(fixed, moving, torch.float32, radius, masked=True)
+    expected = masked_cost_volume_reference(fixed, moving, radius)
+    assert_as_good_as_float32(
+        cost, lambda f, m: masked_cost_volume_reference(f, m, radius), fixed, moving
+    )
+    assert (entropy - entropy_reference(expected).flatten(1)).abs().max() <= 1e-5
+    assert (cost[:, :, (fixed[0, -1] == 0).flatten()] == 0).all()
 
 
 @cases

@@ -29,6 +29,8 @@ LEVELS = {
     "wide cost filter": LevelSettings(tap_radius=2, **QUICK),
     "radius 2": LevelSettings(radius=2, filter_cost=False, entropy_radius=1, **QUICK),
     "unfiltered": LevelSettings(passes=0, couplings=(0.1,)),
+    "masked": LevelSettings(masked=True, entropy_radius=2, filter_cost=False, **QUICK),
+    "masked wide": LevelSettings(masked=True, radius=2, entropy_radius=1, **QUICK),
 }
 
 

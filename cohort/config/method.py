@@ -21,6 +21,14 @@ class MethodConfig(BaseModel):
     name: Literal["voxelopt"] = "voxelopt"
     settings: VoxelOptSettings = VoxelOptSettings()
 
+    def for_masks(self, has_masks: bool) -> "MethodConfig":
+        """These settings for a cohort: one with masks is compared inside them, unless told."""
+        if not has_masks or self.settings.masked is not None:
+            return self
+        return MethodConfig(
+            name=self.name, settings=self.settings.model_copy(update={"masked": True})
+        )
+
     def build(self, *, trust_code: bool = False) -> Method:
         """The method itself: what a worker calls before its first pair.
 

@@ -106,6 +106,11 @@ class VoxelOptSettings(BaseModel):
     couplings: Annotated[tuple[_Positive, ...], BeforeValidator(_listed)] | None = Field(
         default=None, description="weights of the coupled argmins, one an iteration"
     )
+    masked: bool | None = Field(
+        default=None,
+        description="compare inside both masks alone; true for a cohort with masks. With false,"
+        " features are zero outside of a mask",
+    )
 
     @model_validator(mode="after")
     def _belong_together(self) -> "VoxelOptSettings":

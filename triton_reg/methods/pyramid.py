@@ -1,5 +1,8 @@
 """Feature pyramids of any size: how many levels there are, and what halves evenly."""
 
+from collections.abc import Callable
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -42,6 +45,43 @@ def cropped(field: Tensor, shape: Shape) -> Tensor:
     """Undo :func:`padded` on a field whose last three axes are the volume's."""
     depth, height, width = shape
     return field[..., :depth, :height, :width].contiguous()
+
+
+def masked_pyramid(
+    features: Tensor, mask: Tensor, levels: int, resized: Callable[[Tensor, Shape], Tensor]
+) -> list[Tensor]:
+    """Pyramid of features with their mask as a last channel; coarse levels average inside it.
+
+    Outside of the mask features go on as the coarser levels have them: they do not count there, but
+    a linear sample across the edge must not meet a step.
+
+    Args:
+        features: ``[N, C, D, H, W]`` of the finest level.
+        mask: ``[N, 1, D, H, W]`` from 0 to 1.
+        levels: how many.
+        resized: what makes a field coarser or finer.
+
+    Returns:
+        One ``[N, C + 1, d, h, w]`` a level, finest first, padded so that each size can be halved.
+
+    Raises:
+        ValueError: if a mask is empty.
+    """
+    if not mask.flatten(1).amax(1).gt(0).all():
+        raise ValueError("VoxelOpt: a mask is empty; need voxels to compare, or no mask at all")
+    sums = [padded(torch.cat([features * mask, mask], dim=1), levels)]
+    for _ in range(levels - 1):
+        sums.append(resized(sums[-1], halved(sums[-1])))
+    outside = sums[-1][:, :-1].sum((2, 3, 4), keepdim=True)
+    outside = outside / sums[-1][:, -1:].sum((2, 3, 4), keepdim=True)
+    pyramid = []
+    for level in reversed(sums):
+        share = level[:, -1:]
+        inside = level[:, :-1] / torch.where(share > 0, share, 1)
+        inside = torch.where(share > 0, inside, outside)
+        pyramid.append(torch.cat([inside, share], dim=1))
+        outside = resized(inside, (2 * share.shape[2], 2 * share.shape[3], 2 * share.shape[4]))
+    return pyramid[::-1]
 
 
 def features_of(

@@ -9,7 +9,14 @@ from triton_reg.displacement import Displacement, upsample_twice
 from triton_reg.features.local import LocalContrast
 from triton_reg.features.mind import MindSSC
 from triton_reg.method import FeatureExtractor, Features, Result
-from triton_reg.methods.pyramid import cropped, features_of, halved, level_count, padded
+from triton_reg.methods.pyramid import (
+    cropped,
+    features_of,
+    halved,
+    level_count,
+    masked_pyramid,
+    padded,
+)
 from triton_reg.ops.level_settings import LevelSettings
 from triton_reg.ops.pyramid_settings import Precision, PyramidSettings
 from triton_reg.ops.register_pyramid import (
@@ -119,7 +126,8 @@ class VoxelOpt:
 
         Args:
             volume: ``[N, 1, D, H, W]`` in source units.
-            mask: of the same shape; features are zero where it is zero.
+            mask: of the same shape. With ``level.masked`` only what is inside the masks of both
+                subjects is compared; else features are zero where the mask is.
 
         Returns:
             One ``[N, C, d, h, w]`` a level; level 0 has the (halved) volume's own size, the coarser
@@ -127,19 +135,24 @@ class VoxelOpt:
             :func:`triton_reg.ops.register_pyramid.stored_pyramid` makes of them.
 
         Raises:
-            ValueError: if the (halved) volume is smaller than 16 voxels on an axis, or if a feature
-                does not fit into fp16 on a GPU.
+            ValueError: if the (halved) volume is smaller than 16 voxels on an axis, if a mask is
+                empty, or if a feature does not fit into fp16 on a GPU.
         """
         finest = self.features(volume, mask)
+        inside = (mask > 0).to(finest.dtype)
         if self.downsample == 2:
-            finest = resize(finest, halved(finest))
-        levels = level_count(grid_shape(finest), self.levels)
-        pyramid = [padded(finest, levels)]
-        for _ in range(levels - 1):
-            pyramid.append(resize(pyramid[-1], halved(pyramid[-1])))
+            finest, inside = (resize(one, halved(one)) for one in (finest, inside))
+        shape = grid_shape(finest)
+        levels = level_count(shape, self.levels)
+        if self.level.masked:
+            pyramid = masked_pyramid(finest, inside, levels, resize)
+        else:
+            pyramid = [padded(finest, levels)]
+            for _ in range(levels - 1):
+                pyramid.append(resize(pyramid[-1], halved(pyramid[-1])))
         if is_on_gpu(finest):
-            return stored_pyramid(pyramid, grid_shape(finest), self._pyramid_settings)
-        return finest, *pyramid[1:]
+            return stored_pyramid(pyramid, shape, self._pyramid_settings)
+        return cropped(pyramid[0], shape), *pyramid[1:]
 
     def register(self, fixed: Features, moving: Features, pairs: Tensor) -> Result:
         """Register pairs of prepared subjects.

@@ -9,7 +9,14 @@ from torch.utils.checkpoint import checkpoint
 
 from triton_reg.displacement import Displacement
 from triton_reg.method import Features, Result
-from triton_reg.methods.pyramid import cropped, features_of, halved, level_count, padded
+from triton_reg.methods.pyramid import (
+    cropped,
+    features_of,
+    halved,
+    level_count,
+    masked_pyramid,
+    padded,
+)
 from triton_reg.methods.voxelopt import VoxelOpt
 from triton_reg.ops.resize import grid_shape, resize_reference
 from triton_reg.ops.soft_level import register_soft_level
@@ -66,9 +73,13 @@ class SoftVoxelOpt:
             ValueError: if the (halved) volume is smaller than 16 voxels on an axis.
         """
         finest = self.voxelopt.features(volume, mask)
+        inside = (mask > 0).to(finest.dtype)
         if self.voxelopt.downsample == 2:
-            finest = resize_reference(finest, halved(finest))
+            finest, inside = (resize_reference(one, halved(one)) for one in (finest, inside))
         levels = level_count(grid_shape(finest), self.voxelopt.levels)
+        if self.voxelopt.level.masked:
+            first, *others = masked_pyramid(finest, inside, levels, resize_reference)
+            return cropped(first, grid_shape(finest)), *others
         pyramid = [finest]
         level = padded(finest, levels)
         for _ in range(levels - 1):

@@ -30,6 +30,8 @@ class LevelSettings:
         filter_cost: whether the cost volume is smoothed too, not only the displacement.
         entropy_radius: search radius of the cost whose entropy is taken; that of the level if None.
         couplings: weights of the coupled argmins, one an iteration, after a first uncoupled one.
+        masked: whether the last channel of the features is no feature but the subject's mask, from
+            0 to 1, so that only what lies inside both masks is compared.
     """
 
     radius: int = 1
@@ -41,6 +43,7 @@ class LevelSettings:
     filter_cost: bool = True
     entropy_radius: int | None = None
     couplings: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+    masked: bool = False
 
     @property
     def constant_sides(self) -> tuple[float, float, float] | None:

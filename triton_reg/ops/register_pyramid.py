@@ -113,7 +113,8 @@ def register_pyramid_reference(
     device_types="cpu",
     schema="(Tensor[] fixed, Tensor[] moving, Tensor pairs, int[] solves, int squarings,"
     " str precision, int radius, str smoothing, float[] sigma_range, float alpha, int tap_radius,"
-    " int passes, bool filter_cost, int? entropy_radius, float[] couplings) -> (Tensor, Tensor)",
+    " int passes, bool filter_cost, int? entropy_radius, float[] couplings, bool masked)"
+    " -> (Tensor, Tensor)",
 )
 def _register_pyramid(
     fixed: list[Tensor], moving: list[Tensor], pairs: Tensor, *values: Any

@@ -12,6 +12,7 @@ from triton_reg.ops.compose import compose_reference, integrate_reference
 from triton_reg.ops.cost_volume import label_offsets
 from triton_reg.ops.entropy import ENTROPY_TEMPERATURE
 from triton_reg.ops.level_settings import LevelSettings
+from triton_reg.ops.masked_cost import restricted
 from triton_reg.ops.resize import grid_shape
 from triton_reg.ops.solve_level import filter_taps
 from triton_reg.ops.warp import warp_reference
@@ -79,11 +80,11 @@ def solve_soft_level(
     check_volumes("solve_soft_level", fixed=fixed, moving=moving)
     check_same_shape("solve_soft_level", fixed=fixed, moving=moving)
     _check_temperature("solve_soft_level", temperature)
-    cost = _cost_volume(fixed, moving, settings.radius)
+    cost = _cost_volume(fixed, moving, settings.radius, settings.masked)
     if settings.entropy_radius in (None, settings.radius):
         entropy = _entropy(cost)
     else:
-        entropy = _entropy(_cost_volume(fixed, moving, settings.entropy_radius))
+        entropy = _entropy(_cost_volume(fixed, moving, settings.entropy_radius, settings.masked))
     taps = filter_taps(_differentiable_where_it_varies(entropy), settings)
     if settings.filter_cost:
         cost = adaptive_filter_reference(cost, taps, settings.passes)
@@ -126,8 +127,11 @@ def register_soft_level(
     return step if displacement is None else compose_reference(step, displacement), entropy
 
 
-def _cost_volume(fixed: Tensor, moving: Tensor, radius: int) -> Tensor:
+def _cost_volume(fixed: Tensor, moving: Tensor, radius: int, masked: bool) -> Tensor:
     """The reference's cost volume; that one writes into its own buffers, which autograd refuses."""
+    if masked:
+        cost = _cost_volume(fixed[:, :-1], moving[:, :-1], radius, masked=False)
+        return restricted(cost, fixed[:, -1:], moving[:, -1:], radius)
     padded = F.pad(moving, [radius] * 6)
     depth, height, width = grid_shape(fixed)
     costs = []

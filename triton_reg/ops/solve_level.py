@@ -18,6 +18,7 @@ from triton_reg.ops.cost_volume import cost_volume_reference
 from triton_reg.ops.coupled_argmin import coupled_argmin_reference
 from triton_reg.ops.entropy import entropy_reference, sigma_from_alpha, sigma_from_range
 from triton_reg.ops.level_settings import LevelSettings
+from triton_reg.ops.masked_cost import masked_cost_volume_reference
 from triton_reg.ops.operators import array, check_device, has_kernel
 from triton_reg.ops.resize import grid_shape
 from triton_reg.ops.warp import warp_reference
@@ -49,11 +50,12 @@ def solve_level_reference(
     fixed: Tensor, moving: Tensor, settings: LevelSettings
 ) -> tuple[Tensor, Tensor]:
     """Plain torch definition of :func:`solve_level`."""
-    cost = cost_volume_reference(fixed, moving, settings.radius)
+    cost_of = masked_cost_volume_reference if settings.masked else cost_volume_reference
+    cost = cost_of(fixed, moving, settings.radius)
     if settings.entropy_radius in (None, settings.radius):
         entropy = entropy_reference(cost)
     else:
-        entropy = entropy_reference(cost_volume_reference(fixed, moving, settings.entropy_radius))
+        entropy = entropy_reference(cost_of(fixed, moving, settings.entropy_radius))
     taps = filter_taps(entropy, settings)
     if settings.filter_cost:
         cost = adaptive_filter_reference(cost, taps, settings.passes)
@@ -115,7 +117,7 @@ def register_level_reference(
     device_types="cpu",
     schema="(Tensor fixed, Tensor moving, Tensor? displacement, int? squarings, int radius,"
     " str smoothing, float[] sigma_range, float alpha, int tap_radius, int passes,"
-    " bool filter_cost, int? entropy_radius, float[] couplings) -> (Tensor, Tensor)",
+    " bool filter_cost, int? entropy_radius, float[] couplings, bool masked) -> (Tensor, Tensor)",
 )
 def _solve_level(
     fixed: Tensor, moving: Tensor, displacement: Tensor | None, squarings: int | None, *values: Any

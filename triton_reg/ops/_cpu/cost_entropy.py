@@ -16,7 +16,7 @@ _FLOOR, _LOG_FLOOR = f4(1e-6), f4(math.log(1e-6))
 
 
 @njit(**KERNEL)
-def cost_entropy(fixed, moving, radius, border, cost, entropy):
+def cost_entropy(fixed, moving, masked, radius, border, cost, entropy):
     """Mean absolute feature difference of each label, and the entropy of the labels.
 
     Fast because each run of a few rows computes all its labels, then takes their entropy while
@@ -25,6 +25,7 @@ def cost_entropy(fixed, moving, radius, border, cost, entropy):
     Args:
         fixed: ``[C, D, H, W]``.
         moving: bordered ``[C, P]``.
+        masked: whether the last channel of both is a mask, see ``ops/masked_cost.py``.
         radius: of the search; at most ``border``.
         cost: bordered ``[L, P]``, overwritten; low is good.
         entropy: ``[D, H, W]`` in nats, overwritten.
@@ -49,7 +50,9 @@ def cost_entropy(fixed, moving, radius, border, cost, entropy):
                     target[c, r * row : r * row + width] = fixed[c, z, y + r]
             begin = start + (y + border) * row + border
             count = (taken - 1) * row + width
-            _costs(target, moving, radius, row, plane, cost, begin, count)
+            _costs(target, moving, channels - masked, radius, row, plane, cost, begin, count)
+            if masked:
+                _restrict(target, moving, radius, row, plane, cost, begin, count, sums)
             _entropies(cost, begin, count, exponentials, sums)
             for r in range(taken):
                 entropy[z, y + r] = sums[3, r * row : r * row + width]
@@ -60,13 +63,12 @@ def cost_entropy(fixed, moving, radius, border, cost, entropy):
 
 
 @njit(**KERNEL)
-def _costs(target, moving, radius, row, plane, cost, begin, count):
-    """``cost[:, begin : begin + count]`` from the fixed features ``target [C, count]``.
+def _costs(target, moving, channels, radius, row, plane, cost, begin, count):
+    """``cost[:, begin : begin + count]`` from the first ``channels`` of ``target [C, count]``.
 
     Three labels along the last axis and four channels share their loads. Where the row of labels
     is no multiple of three, the last three overlap the ones before and give the same values again.
     """
-    channels = target.shape[0]
     scale = f4(1) / f4(channels)
     side = 2 * radius + 1
     for label_row in range(side * side):
@@ -114,6 +116,30 @@ def _add_four(cost, label, begin, moving, c, first, fixed, count):
         low[i] += abs(m0[i] - f0[i]) + abs(m1[i] - f1[i]) + abs(m2[i] - f2[i]) + abs(m3[i] - f3[i])
         mid[i] += abs(m0[j] - f0[i]) + abs(m1[j] - f1[i]) + abs(m2[j] - f2[i]) + abs(m3[j] - f3[i])
         high[i] += abs(m0[k] - f0[i]) + abs(m1[k] - f1[i]) + abs(m2[k] - f2[i]) + abs(m3[k] - f3[i])
+
+
+@njit(**KERNEL)
+def _restrict(target, moving, radius, row, plane, cost, begin, count, sums):
+    """Centre the costs on the weighted mean of their labels and weight them by both masks."""
+    side, last = 2 * radius + 1, target.shape[0] - 1
+    inside, total, mean = target[last, :count], sums[0], sums[1]
+    total[:count] = 0
+    mean[:count] = 0
+    for weighing in (True, False):
+        for label in range(cost.shape[0]):
+            z, y, x = label // (side * side), label // side % side, label % side
+            first = begin + (z - radius) * plane + (y - radius) * row + x - radius
+            costs, other = cost[label, begin : begin + count], moving[last, first : first + count]
+            for i in range(count):
+                weight = inside[i] * other[i]
+                if weighing:
+                    total[i] += weight
+                    mean[i] += weight * costs[i]
+                else:
+                    costs[i] = weight * (costs[i] - mean[i])
+        if weighing:
+            for i in range(count):
+                mean[i] = mean[i] / total[i] if total[i] > 0 else f4(0)
 
 
 @njit(**KERNEL)

@@ -143,10 +143,10 @@ def _cost_volume(fixed, moving, level, entropy):
     own_entropy = entropy
     if other not in (None, radius):
         cost = scratch("cost", (2 * other + 1) ** 3, size)
-        cost_entropy(fixed, moving, other, _border(level), cost, entropy)
+        cost_entropy(fixed, moving, level.masked, other, _border(level), cost, entropy)
         own_entropy = scratch("unused entropy", *entropy.shape)
     cost = scratch("cost", (2 * radius + 1) ** 3, size)
-    cost_entropy(fixed, moving, radius, _border(level), cost, own_entropy)
+    cost_entropy(fixed, moving, level.masked, radius, _border(level), cost, own_entropy)
     return cost
 
 

@@ -26,6 +26,7 @@ from triton_reg.ops._triton.layout import (
     subject_lines,
     voxels_a_program,
 )
+from triton_reg.ops._triton.masked_cost import restrict
 
 _LOG_FLOOR = tl.constexpr(math.log(1e-6))
 _SHARPNESS = tl.constexpr(10.0)  # one over the temperature of the entropy
@@ -212,9 +213,9 @@ class Entropy:
     extremes: Tensor
 
 
-def entropy_blocks(voxels: int, padded: int, radius: int) -> int:
-    """Into how many blocks the kernels for this search radius cut a volume."""
-    return triton.cdiv(voxels, voxels_a_program(padded) if radius == 1 else _ENTROPY_BLOCK)
+def entropy_blocks(voxels: int, padded: int, fused: bool) -> int:
+    """Into how many blocks the fused kernel, or those that go through memory, cut a volume."""
+    return triton.cdiv(voxels, voxels_a_program(padded) if fused else _ENTROPY_BLOCK)
 
 
 def cost_entropy(fixed: Lines, moving: Lines, cost: Tensor | None, entropy: Entropy) -> None:
@@ -234,15 +235,20 @@ def cost_entropy(fixed: Lines, moving: Lines, cost: Tensor | None, entropy: Entr
     )  # fmt: skip
 
 
-def cost_entropy_wide(fixed: Lines, moving: Lines, cost: Tensor, entropy: Entropy) -> None:
-    """As above for any radius, whose labels ``cost [B, L, N]`` float32 has."""
+def cost_entropy_wide(
+    fixed: Lines, moving: Lines, cost: Tensor, entropy: Entropy, masked: bool
+) -> None:
+    """As above for any radius, whose labels ``cost [B, L, N]`` float32 has, and for features whose
+    last channel is a mask."""
     batch, labels, voxels = cost.shape
     side, block = round(labels ** (1 / 3)), voxels_a_program(fixed.padded)
     cost_kernel[(triton.cdiv(voxels, block), batch)](
         fixed.addresses, moving.addresses, cost, *fixed.shape,
-        C=fixed.channels, CP=fixed.padded, HALF=fixed.dtype == torch.float16, BLOCK=block,
+        C=fixed.channels - masked, CP=fixed.padded, HALF=fixed.dtype == torch.float16, BLOCK=block,
         RADIUS=side // 2, **FUSED,
     )  # fmt: skip
+    if masked:
+        restrict(fixed, moving, cost)
     entropy_kernel[(triton.cdiv(voxels, _ENTROPY_BLOCK), batch)](
         cost, entropy.values, entropy.extremes, voxels, side, BLOCK=_ENTROPY_BLOCK, **FUSED
     )

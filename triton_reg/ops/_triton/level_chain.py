@@ -50,7 +50,7 @@ class LevelChain:
         )
         self._entropy = self._take_entropy(arena, pairs)
         self._entropy_cost = None
-        if 1 < plan.entropy_radius != level.radius:
+        if plan.entropy_radius != level.radius and not plan.is_fused(plan.entropy_radius):
             self._entropy_cost = self._take_cost(arena, pairs, plan.entropy_radius)
         self._range = arena.take(pairs, 2, dtype=torch.float32)
         narrow = plan.is_packed and not level.is_wide
@@ -111,19 +111,20 @@ class LevelChain:
 
     def _take_entropy(self, arena: Arena, pairs: int) -> Entropy:
         plan = self.plan
-        blocks = entropy_blocks(plan.voxels, plan.padded, plan.entropy_radius)
+        blocks = entropy_blocks(plan.voxels, plan.padded, plan.is_fused(plan.entropy_radius))
         values = arena.take(pairs, plan.voxels, dtype=torch.float32)
         return Entropy(values, arena.take(pairs, 2, blocks, dtype=torch.float32))
 
     def _find_cost_and_entropy(self, fixed: Lines, moving: Lines) -> None:
         """The cost volume of the level, with the entropy at the radius that it is wanted at."""
-        radius, wanted = self.plan.level.radius, self.plan.entropy_radius
-        if radius == 1:
+        level, wanted = self.plan.level, self.plan.entropy_radius
+        radius, masked = level.radius, level.masked
+        if self.plan.is_fused(radius):
             cost_entropy(fixed, moving, self._cost, self._entropy_of(radius))
         else:
-            cost_entropy_wide(fixed, moving, self._cost, self._entropy_of(radius))
+            cost_entropy_wide(fixed, moving, self._cost, self._entropy_of(radius), masked)
         if self._entropy_cost is not None:
-            cost_entropy_wide(fixed, moving, self._entropy_cost, self._entropy)
+            cost_entropy_wide(fixed, moving, self._entropy_cost, self._entropy, masked)
         elif wanted != radius:
             cost_entropy(fixed, moving, None, self._entropy)
 

@@ -59,6 +59,10 @@ class LevelPlan:
         """Whether the cost volume is kept in fp16, two labels a word."""
         return storage_dtype(self.level, self.precision) == torch.float16
 
+    def is_fused(self, radius: int) -> bool:
+        """Whether a search takes the kernel that keeps its costs in registers."""
+        return radius == 1 and not self.level.masked
+
     @property
     def entropy_radius(self) -> int:
         """The search radius whose entropy is taken."""
@@ -69,7 +73,8 @@ def storage_dtype(level: LevelSettings, precision: str) -> torch.dtype:
     """In what features and cost volume are stored."""
     if precision not in ("fast", "exact"):
         raise ValueError(f"precision must be 'fast' or 'exact', got {precision!r}")
-    fits_packed = level.radius == 1 and not (level.filter_cost and level.is_wide)
+    wide = level.filter_cost and level.is_wide
+    fits_packed = level.radius == 1 and not wide and not level.masked
     return torch.float16 if precision == "fast" and fits_packed else torch.float32
 
 
