@@ -11,7 +11,8 @@ from torch import Tensor
 
 from cohort.data.geometry import Grid
 from cohort.data.store import Subject
-from cohort.engine.measure import Scan, measure_pair, spacing_on, true_displacement, warped_labels
+from cohort.engine.measure import measure_pair, spacing_on, true_displacement, warped_labels
+from cohort.engine.scan import Scan
 from triton_reg import Displacement
 
 SHAPE = (16, 18, 20)
@@ -146,6 +147,53 @@ def test_without_labels_the_mask_says_where_to_measure() -> None:
     measures = measure_pair(fixed, known[1], Displacement(vectors, SHAPE, SHAPE), GRID)
     assert measures["epe_mm"] == pytest.approx(0, abs=1e-5)
     assert measures["ncc"] == pytest.approx(1, abs=1e-6)
+
+
+def test_what_is_outside_of_either_mask_is_not_compared() -> None:
+    mask = np.ones(SHAPE, np.uint8)
+    mask[10:] = 0
+    clean = subject()
+    spoiled = replace(clean, volume=np.where(mask, clean.volume, 1e3).astype(np.float32))
+    spoiled = replace(spoiled, labels=np.where(mask, clean.labels, 2).astype(np.uint16))
+    masked = Scan.of(replace(spoiled, mask=mask))
+    for pair in ((masked, Scan.of(clean)), (Scan.of(clean), masked)):
+        measures = measure_pair(*pair, displaced((0, 0, 0)), GRID)
+        assert measures["ncc"] == measures["ncc_before"] == pytest.approx(1, abs=1e-6)
+        assert measures["dice_mean"] == measures["dice_before"] == 1
+    without = measure_pair(Scan.of(spoiled), Scan.of(clean), displaced((0, 0, 0)), GRID)
+    assert without["ncc"] < 0.9
+    assert without["dice_mean"] < 0.9
+
+
+def test_a_moving_mask_is_looked_at_where_it_is_moved_to() -> None:
+    mask = np.zeros(SHAPE, np.uint8)
+    mask[2:12, 2:14, 4:16] = 1
+    fixed = replace(subject(), mask=mask)
+    spoiled = np.where(mask, fixed.volume, 1e3).astype(np.float32)
+    moving = replace(moved(replace(fixed, volume=spoiled)), mask=np.roll(mask, STEP, (0, 1, 2)))
+    measures = measure_pair(Scan.of(subject()), Scan.of(moving), displaced(STEP), GRID)
+    assert measures["ncc"] == pytest.approx(1, abs=1e-6)
+
+
+def test_keypoints_are_moved_and_measured_in_the_moving_subjects_own_mm() -> None:
+    points = GRID.voxel_to_world(np.array([[5.0, 6, 7], [8.5, 9.25, 4], [3, 4, 15]]))
+    there = GRID.voxel_to_world(GRID.world_to_voxel(points) + STEP)
+    there[0, 1] += 4  # mm along an axis that is half as long in the native world
+    to_native_mm = np.diag([1, 0.5, 1, 1.0])
+    fixed = Scan.of(subject(keypoints_mm=points))
+    moving = Scan.of(subject(keypoints_mm=there), to_native_mm)
+    measures = measure_pair(fixed, moving, displaced(STEP), GRID)
+    assert measures["tre_max_mm"] == pytest.approx(2, abs=1e-5)
+    assert measures["tre_mm"] == pytest.approx(2 / 3, abs=1e-5)
+    assert measures["tre_p30_mm"] == pytest.approx(0, abs=1e-5)
+    assert measures["tre_sd_mm"] == pytest.approx(np.std([2, 0, 0]), abs=1e-5)
+    assert measures["tre_before_mm"] == pytest.approx((2 * 5 + math.sqrt(25 + 4)) / 3)
+    halved = Displacement(displaced(STEP).vectors[..., ::2, ::2, ::2] / 2, HALF, HALF)
+    again = measure_pair(fixed, moving, halved, GRID)
+    assert again["tre_mm"] == pytest.approx(measures["tre_mm"], abs=0.5)
+    assert "tre_mm" not in measure_pair(fixed, Scan.of(subject()), displaced(STEP), GRID)
+    fewer = replace(moving, keypoints_mm=torch.from_numpy(there[:2]))
+    assert "tre_mm" not in measure_pair(fixed, fewer, displaced(STEP), GRID)
 
 
 def test_no_measure_is_ever_nan() -> None:

@@ -159,13 +159,14 @@ def digest_of(document: Any) -> str:
 class Inventory:
     """What the records of a store say together.
 
-    digest: sha256 over the grid and every subject's name and content. has_labels, has_truth:
-    whether any subject has labels, or a known displacement to the template.
+    digest: sha256 over the grid and every subject's name and content. has_labels, has_masks,
+    has_truth: whether any subject has labels, a mask, or a known displacement to the template.
     """
 
     subject_digests: dict[str, str]
     digest: str
     has_labels: bool
+    has_masks: bool
     has_truth: bool
 
     @classmethod
@@ -176,6 +177,7 @@ class Inventory:
             digests,
             digest_of({"grid": grid.to_json(), "subjects": list(digests.items())}),
             any("labels" in described for described in arrays.values()),
+            any("mask" in described for described in arrays.values()),
             any("to_template" in described for described in arrays.values()),
         )
 

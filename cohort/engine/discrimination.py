@@ -9,8 +9,8 @@ import torch
 
 from cohort.data.one_thread import one_thread
 from cohort.data.store import CohortStore
-from cohort.engine.measure import Scan
 from cohort.engine.results import read_rows
+from cohort.engine.scan import Scan
 from cohort.engine.spec import RunSpec
 from cohort.errors import UsageError
 from triton_reg import FeatureExtractor

@@ -13,7 +13,8 @@ import torch
 from cohort.config.method import method_config
 from cohort.data.geometry import Grid
 from cohort.data.one_thread import one_thread
-from cohort.engine.measure import Scan, measure_pair
+from cohort.engine.measure import measure_pair
+from cohort.engine.scan import Scan
 from triton_reg import Method
 
 _SHAPE = (36, 34, 32)  # the smallest that can be halved before matching

@@ -1,66 +1,28 @@
 """What is measured of one registered pair."""
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from cohort.data.geometry import Grid
-from cohort.data.store import Subject
+from cohort.engine.scan import Scan
 from triton_reg import Displacement
 from triton_reg.metrics.endpoint import endpoint_error_mm, mean_length_mm
 from triton_reg.metrics.jacobian import jacobian_measures
+from triton_reg.metrics.landmarks import landmark_measures, target_registration_error_mm
 from triton_reg.metrics.overlap import dice_of_counts, label_counts
 from triton_reg.metrics.similarity import ncc
-from triton_reg.ops.resize import Shape, resize, resize_nearest
-
-
-@dataclass(frozen=True, eq=False)
-class Scan:
-    """A subject as tensors with a batch of one: ``[1, 1, D, H, W]``, truth ``[1, 3, D, H, W]``.
-
-    ``mask`` is all ones where the subject has none.
-    """
-
-    volume: Tensor
-    mask: Tensor
-    labels: Tensor | None = None
-    to_template: Tensor | None = None
-    from_template: Tensor | None = None
-
-    @classmethod
-    def of(cls, subject: Subject) -> "Scan":
-        """The tensors of a stored subject; labels as int32, the mask as float32."""
-        volume = _tensor(subject.volume[None])
-        mask, labels = subject.mask, subject.labels
-        return cls(
-            volume,
-            torch.ones_like(volume) if mask is None else _tensor(mask[None].astype(np.float32)),
-            None if labels is None else _tensor(labels[None].astype(np.int32)),
-            None if subject.to_template is None else _tensor(subject.to_template),
-            None if subject.from_template is None else _tensor(subject.from_template),
-        )
-
-    def on_grid(self, shape: Shape) -> "Scan":
-        """The scan on a coarser grid over the same extent: linear, labels and mask nearest."""
-        if tuple(self.volume.shape[2:]) == shape:
-            return self
-        return Scan(
-            resize(self.volume, shape),
-            resize_nearest(self.mask, shape),
-            None if self.labels is None else resize_nearest(self.labels, shape),
-            None if self.to_template is None else _resized_vectors(self.to_template, shape),
-            None if self.from_template is None else _resized_vectors(self.from_template, shape),
-        )
+from triton_reg.ops.resize import Shape
 
 
 def measure_pair(
     fixed: Scan, moving: Scan, displacement: Displacement, grid: Grid
 ) -> dict[str, Any]:
     """The measures of one pair, by column name; NaN never appears, what is unknown is absent.
+
+    What compares the two subjects, similarity and overlap, looks only inside both masks.
 
     Args:
         fixed, moving: on the working grid.
@@ -71,15 +33,17 @@ def measure_pair(
     spacing_mm = spacing_on(grid, displacement.fixed_shape)
     vectors = displacement.full()
     jacobian = jacobian_measures(vectors)
+    before, after = _compared(fixed, moving, displacement)
     measures: dict[str, Any] = {
-        "ncc_before": ncc(fixed.volume, moving.volume, fixed.mask).item(),
-        "ncc": ncc(fixed.volume, displacement.warp(moving.volume), fixed.mask).item(),
+        "ncc_before": ncc(fixed.volume, moving.volume, before).item(),
+        "ncc": ncc(fixed.volume, displacement.warp(moving.volume), after).item(),
         "folding": jacobian.folding.item(),
         "sdlogj": jacobian.sdlogj.item(),
     }
     everywhere = torch.ones_like(fixed.mask)
     measures["displacement_mean_mm"] = mean_length_mm(vectors, spacing_mm, everywhere).item()
-    measures |= _overlap(fixed, moving, displacement)
+    measures |= _overlap(fixed, moving, displacement, (before, after))
+    measures |= _keypoint_errors(fixed, moving, displacement, grid)
     truth = true_displacement(fixed, moving)
     if truth is not None:
         inside = fixed.mask if fixed.labels is None else fixed.labels
@@ -112,17 +76,55 @@ def warped_labels(labels: Tensor, displacement: Displacement) -> Tensor:
     return displacement.warp(labels.float(), interpolation="nearest").to(labels.dtype)
 
 
-def _overlap(fixed: Scan, moving: Scan, displacement: Displacement) -> dict[str, Any]:
-    """Dice of the structures that both subjects have, before and after."""
+def _compared(fixed: Scan, moving: Scan, displacement: Displacement) -> tuple[Tensor, Tensor]:
+    """Where the two subjects are compared, before and after: inside both masks."""
+    if not moving.is_masked:
+        return fixed.mask, fixed.mask
+    warped = displacement.warp(moving.mask, interpolation="nearest")
+    return fixed.mask * moving.mask, fixed.mask * warped
+
+
+def _keypoint_errors(
+    fixed: Scan, moving: Scan, displacement: Displacement, grid: Grid
+) -> dict[str, float]:
+    """Distances between corresponding keypoints in mm of the moving subject's own world; nothing
+    unless both subjects have as many."""
+    ours, theirs = fixed.keypoints_mm, moving.keypoints_mm
+    if ours is None or theirs is None or ours.shape != theirs.shape:
+        return {}
+    own = grid.resampled(displacement.fixed_shape)
+    here, there = (torch.from_numpy(own.world_to_voxel(one.numpy())) for one in (ours, theirs))
+    step_mm = torch.tensor(own.affine[:3, :3])
+    if moving.to_native_mm is not None:
+        step_mm = moving.to_native_mm[:3, :3] @ step_mm
+    still = Displacement(
+        torch.zeros_like(displacement.vectors), displacement.fixed_shape, displacement.moving_shape
+    )
+    after = landmark_measures(target_registration_error_mm(here, there, displacement, step_mm))
+    before = landmark_measures(target_registration_error_mm(here, there, still, step_mm))
+    return {
+        "tre_mm": after.mean.item(),
+        "tre_before_mm": before.mean.item(),
+        "tre_sd_mm": after.sd.item(),
+        "tre_p30_mm": after.p30.item(),
+        "tre_max_mm": after.largest.item(),
+    }
+
+
+def _overlap(
+    fixed: Scan, moving: Scan, displacement: Displacement, compared: tuple[Tensor, Tensor]
+) -> dict[str, Any]:
+    """Dice of the structures that both subjects have, before and after, where compared."""
     if fixed.labels is None or moving.labels is None:
         return {}
-    before = label_counts(fixed.labels, moving.labels)
+    fixed_labels = [_inside(fixed.labels, region) for region in compared]
+    before = label_counts(fixed_labels[0], _inside(moving.labels, compared[0]))
     # the label values above 0 that both have
     structures = (before[0, 1:].bool() & before[1, 1:].bool()).nonzero()[:, 0] + 1
     if not len(structures):
         return {}
-    warped = warped_labels(moving.labels, displacement)
-    after = label_counts(fixed.labels, warped, before.shape[1])
+    warped = _inside(warped_labels(moving.labels, displacement), compared[1])
+    after = label_counts(fixed_labels[1], warped, before.shape[1])
     # a structure that warping has moved out of the grid overlaps by nothing
     scores = dice_of_counts(after[:, structures]).nan_to_num(0.0)
     scores_before = dice_of_counts(before[:, structures])
@@ -135,14 +137,8 @@ def _overlap(fixed: Scan, moving: Scan, displacement: Displacement) -> dict[str,
     }
 
 
-def _tensor(array: np.ndarray) -> Tensor:
-    return torch.from_numpy(array)[None]
-
-
-def _resized_vectors(vectors: Tensor, shape: Shape) -> Tensor:
-    """Voxel vectors on another grid, in that grid's voxels."""
-    factors = [(new - 1) / (old - 1) for new, old in zip(shape, vectors.shape[2:], strict=True)]
-    return resize(vectors, shape) * vectors.new_tensor(factors).view(1, 3, 1, 1, 1)
+def _inside(labels: Tensor, region: Tensor) -> Tensor:
+    return labels * (region > 0)
 
 
 def _is_nan(value: object) -> bool:

@@ -74,7 +74,8 @@ def make_plan(
         UsageError: ``E_PAIRS`` as :func:`cohort.engine.pairs.select_pairs` does, ``E_TRUST`` and
             ``E_WEIGHTS`` as :meth:`cohort.config.method.MethodConfig.build` does.
     """
-    inventory, method = store.inventory(), settings.method or MethodConfig()
+    inventory = store.inventory()
+    method = (settings.method or MethodConfig()).for_masks(inventory.has_masks)
     digests = inventory.subject_digests | (atlas.inventory().subject_digests if atlas else {})
     outside = atlas.subject_ids[0] if atlas else None
     subject_ids = tuple(digests)

@@ -31,6 +31,11 @@ SCHEMA = pa.schema([
     ("displacement_mean_mm", pa.float64()),
     ("epe_mm", pa.float64()),
     ("epe_before_mm", pa.float64()),
+    ("tre_mm", pa.float64()),
+    ("tre_before_mm", pa.float64()),
+    ("tre_sd_mm", pa.float64()),
+    ("tre_p30_mm", pa.float64()),
+    ("tre_max_mm", pa.float64()),
     ("register_s", pa.float64()),
     ("metrics_s", pa.float64()),
     ("elapsed_s", pa.float64()),
@@ -44,7 +49,7 @@ SCHEMA = pa.schema([
 INCIDENTAL = ("register_s", "metrics_s", "elapsed_s", "worker", "attempt", "finished_at", "tile")
 MEASURES = (
     "dice_mean", "dice_before", "ncc", "ncc_before", "folding", "sdlogj",
-    "displacement_mean_mm", "epe_mm", "epe_before_mm",
+    "displacement_mean_mm", "epe_mm", "epe_before_mm", "tre_mm", "tre_before_mm",
 )  # fmt: skip
 
 
@@ -64,6 +69,8 @@ class Summary:
     displacement_mean_mm: float | None
     epe_mm: float | None
     epe_before_mm: float | None
+    tre_mm: float | None
+    tre_before_mm: float | None
     busy_s: float
 
 

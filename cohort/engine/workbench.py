@@ -11,9 +11,10 @@ from pathlib import Path
 import psutil
 import torch
 
-from cohort.data.store import CohortStore, Subject
+from cohort.data.align import recorded_to_native
+from cohort.data.store import CohortStore
 from cohort.engine.atlas import kept_atlas
-from cohort.engine.measure import Scan
+from cohort.engine.scan import Scan
 from cohort.engine.spec import RunSpec
 from cohort.errors import SubjectError, UsageError
 from triton_reg import Displacement, Features, Method
@@ -31,8 +32,7 @@ class Prepared:
     @property
     def size_bytes(self) -> int:
         """Memory held by the tensors."""
-        tensors = [tensor for tensor in vars(self.scan).values() if tensor is not None]
-        return sum(tensor.nbytes for tensor in (*tensors, *self.features))
+        return self.scan.size_bytes + sum(tensor.nbytes for tensor in self.features)
 
 
 @dataclass(eq=False)
@@ -135,18 +135,22 @@ class Workbench:
     def _prepare(self, subject_id: str) -> Prepared | SubjectError:
         try:
             with self.timed("read_s"):
-                scan = Scan.of(self._read(subject_id))
+                scan = self._read(subject_id)
         except SubjectError as error:
             return SubjectError(error.code, error.message)
         with self.timed("prepare_s"):
             return Prepared(scan, self.method.prepare(scan.volume, scan.mask))
 
-    def _read(self, subject_id: str) -> Subject:
+    def _read(self, subject_id: str) -> Scan:
         store = self.store_of(subject_id)
         if store.subject_digest(subject_id) != self.digests[subject_id]:
             message = f"{subject_id} is no longer what it was when the run was planned"
             raise SubjectError("E_CHANGED", message)
-        return store.read(subject_id)
+        try:
+            to_native_mm = recorded_to_native(store.record(subject_id)["provenance"])
+        except KeyError:  # it came from no file: its own world is the cohort's
+            to_native_mm = None
+        return Scan.of(store.read(subject_id), to_native_mm)
 
     def _evict(self) -> None:
         sizes = [one.size_bytes for one in self._cache.values() if isinstance(one, Prepared)]

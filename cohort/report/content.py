@@ -52,6 +52,7 @@ class Measure:
 MEASURES = (
     Measure("dice_mean", "Dice", "dice_before"),
     Measure("epe_mm", "Endpoint error", "epe_before_mm", digits=2, unit="mm", lower=0.0),
+    Measure("tre_mm", "Keypoint error", "tre_before_mm", digits=2, unit="mm", lower=0.0),
     Measure("ncc", "NCC", "ncc_before"),
     Measure("sdlogj", "sdlogj", lower=0.0),
     Measure("folding", "Folding", digits=3, scale=100.0, unit="%", lower=0.0),
