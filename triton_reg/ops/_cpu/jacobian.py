@@ -24,7 +24,7 @@ def jacobian_sums(vectors, crop, lowest):
     folded, total, squares = np.zeros(count), np.zeros(count), np.zeros(count)
     for z in range(crop, depth - crop):
         for y in range(crop, height - crop):
-            _determinants(vectors, z, y, crop, line)
+            determinant_line(vectors, z, y, crop, line)
             for x in range(count):
                 folded[x] += line[x] <= 0
                 # the difference is zero, or NaN where the determinant is not finite: log hides that
@@ -35,7 +35,7 @@ def jacobian_sums(vectors, crop, lowest):
 
 
 @njit(**KERNEL)
-def _determinants(vectors, z, y, crop, line):
+def determinant_line(vectors, z, y, crop, line):
     """The determinants of one row, by central differences."""
     count, half, one = line.shape[0], f4(0.5), f4(1)
     u, v, w = vectors[0], vectors[1], vectors[2]
