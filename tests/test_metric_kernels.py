@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from helpers import smooth_volume
@@ -10,7 +11,14 @@ from torch import Tensor
 from triton_reg.metrics.endpoint import mean_length_mm, mean_length_mm_reference
 from triton_reg.metrics.jacobian import jacobian_measures, jacobian_measures_reference
 from triton_reg.metrics.overlap import label_counts, label_counts_reference
-from triton_reg.metrics.similarity import ncc, ncc_reference
+from triton_reg.metrics.similarity import (
+    lncc,
+    lncc_reference,
+    mutual_information,
+    ncc,
+    ncc_and_mse,
+    ncc_and_mse_reference,
+)
 
 SHAPES = [(5, 5, 5), (7, 9, 8), (6, 17, 33)]
 SPACING = (2.0, 0.5, 3.0)
@@ -38,8 +46,48 @@ def test_ncc(shape: tuple[int, int, int], offset: float) -> None:
     fixed, warped = (fields(shape, 100.0)[:, channel : channel + 1] for channel in (0, 1))
     fixed = fixed + offset
     mask = (fields(shape, 1.0)[:, 2:] > 0.5).float()
-    found, expected = ncc(fixed, warped, mask), ncc_reference(fixed.double(), warped.double(), mask)
-    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+    found = ncc_and_mse(fixed, warped, mask)
+    expected = ncc_and_mse_reference(fixed.double(), warped.double(), mask)
+    torch.testing.assert_close(found[0], expected[0], rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(found[1], expected[1], rtol=1e-9, atol=1e-9)
+    assert torch.equal(ncc(fixed, warped, mask), found[0])
+
+
+@pytest.mark.parametrize("width", [1, 3, 9])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_lncc(shape: tuple[int, int, int], width: int) -> None:
+    fixed, warped = (fields(shape, 100.0)[:, channel : channel + 1] for channel in (0, 1))
+    mask = (fields(shape, 1.0)[:, 2:] > 0.5).float()
+    found = lncc(fixed, warped, mask, width)
+    expected = lncc_reference(fixed.double(), warped.double(), mask, width)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    if width > 1:
+        assert lncc(fixed, 5 - 2 * fixed, mask, width).tolist() == pytest.approx([1, 1], abs=1e-3)
+
+
+def test_lncc_of_what_is_flat_is_zero() -> None:
+    flat = torch.full((1, 1, 6, 7, 8), 7.0)
+    other = smooth_volume((6, 7, 8), 0)
+    assert lncc(flat, other, torch.ones_like(flat)).item() == 0
+    assert lncc(other, other, torch.zeros_like(flat)).item() == 0
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_mutual_information(shape: tuple[int, int, int]) -> None:
+    fixed, warped = (fields(shape, 100.0)[:, channel : channel + 1] for channel in (0, 1))
+    mask = (fields(shape, 1.0)[:, 2:] > 0.4).float()
+    found = mutual_information(fixed, warped, mask)
+    for pair in range(2):
+        inside = mask[pair] > 0
+        counts, _, _ = np.histogram2d(fixed[pair][inside], warped[pair][inside], bins=32)
+        shares = counts / counts.sum()
+        apart = shares.sum(1, keepdims=True) * shares.sum(0, keepdims=True)
+        expected = (shares[shares > 0] * np.log(shares[shares > 0] / apart[shares > 0])).sum()
+        assert found[pair].item() == pytest.approx(expected, rel=0.02)
+    # a volume tells all about its own negative, and nothing about a constant
+    assert mutual_information(fixed, -fixed, mask).min() > found.max()
+    assert mutual_information(fixed, torch.ones_like(fixed), mask).tolist() == [0, 0]
+    assert mutual_information(fixed, warped, torch.zeros_like(mask)).tolist() == [0, 0]
 
 
 def test_ncc_inside_a_mask_of_one_value_is_zero() -> None:

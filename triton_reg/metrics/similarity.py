@@ -1,9 +1,14 @@
 """Similarity of intensities."""
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from triton_reg.ops.operators import array, has_kernel
+
+_BINS = 32  # of each volume in the joint histogram
+_FLAT = 1e-6  # share of the largest variance below which a cube counts as flat
 
 
 def ncc(fixed: Tensor, warped: Tensor, mask: Tensor) -> Tensor:
@@ -21,34 +26,157 @@ def ncc(fixed: Tensor, warped: Tensor, mask: Tensor) -> Tensor:
     Raises:
         ValueError: if the shapes differ.
     """
-    if not fixed.shape == warped.shape == mask.shape:
-        raise ValueError(
-            f"ncc: fixed, warped and mask must share one shape, got {list(fixed.shape)}, "
-            f"{list(warped.shape)} and {list(mask.shape)}"
-        )
+    return ncc_and_mse(fixed, warped, mask)[0]
+
+
+def ncc_and_mse(fixed: Tensor, warped: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """:func:`ncc` and the mean squared difference over a mask, from one sweep; arguments as there.
+
+    Returns:
+        ``[B]`` float64 each; the difference in squared source units, 0 where the mask is empty.
+    """
+    _check_shapes("ncc_and_mse", fixed, warped, mask)
     if not fixed.is_cpu or not has_kernel(fixed, warped):
-        return ncc_reference(fixed, warped, mask)
+        return ncc_and_mse_reference(fixed, warped, mask)
     from triton_reg.ops._cpu.similarity import correlation_sums
 
     arrays = [array(volume.flatten(1)) for volume in (fixed, warped, mask)]
     sums = [correlation_sums(*pair) for pair in zip(*arrays, strict=True)]
-    columns = torch.tensor(sums, dtype=torch.float64).unbind(1)
-    count, first, second, first_squares, second_squares, products = columns
+    columns = torch.from_numpy(np.stack(sums)).unbind(1)
+    count, first, second, first_squares, second_squares, products, apart = columns
     count = count.clamp_min(1)
     first_energy = first_squares - first**2 / count
     second_energy = second_squares - second**2 / count
     tiny = torch.finfo(torch.float64).tiny
     energy = (first_energy * second_energy).clamp_min(tiny)
-    return (products - first * second / count) / energy.sqrt()
+    return (products - first * second / count) / energy.sqrt(), apart / count
 
 
-def ncc_reference(fixed: Tensor, warped: Tensor, mask: Tensor) -> Tensor:
-    """Plain torch definition of :func:`ncc`."""
+def ncc_and_mse_reference(fixed: Tensor, warped: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Plain torch definition of :func:`ncc_and_mse`."""
     weight = (mask > 0).flatten(1).double()
     count = weight.sum(1, keepdim=True).clamp_min(1)
     first, second = fixed.flatten(1).double(), warped.flatten(1).double()
+    mse = ((first - second) ** 2 * weight).sum(1) / count[:, 0]
     first = (first - (first * weight).sum(1, keepdim=True) / count) * weight
     second = (second - (second * weight).sum(1, keepdim=True) / count) * weight
     energy = (first**2).sum(1) * (second**2).sum(1)
     tiny = torch.finfo(torch.float64).tiny
-    return (first * second).sum(1) / energy.clamp_min(tiny).sqrt()
+    return (first * second).sum(1) / energy.clamp_min(tiny).sqrt(), mse
+
+
+def lncc(fixed: Tensor, warped: Tensor, mask: Tensor, width: int = 9) -> Tensor:
+    """Mean squared local correlation over the voxels of a mask, as ANTs' CC and VoxelMorph have it.
+
+    Compiled for float32 on CPUs, plain torch otherwise.
+
+    Args:
+        fixed, warped: ``[B, 1, D, H, W]``.
+        mask: of the same shape; voxels above 0 count. Cubes around them see the whole volume.
+        width: odd side in voxels of the cubes, which are cut at the border.
+
+    Returns:
+        ``[B]`` float64 in [0, 1]; 0 where the mask is empty. A cube that is flat in either volume
+        counts as uncorrelated.
+
+    Raises:
+        ValueError: if the shapes differ or the width is even.
+    """
+    _check_shapes("lncc", fixed, warped, mask)
+    if width < 1 or width % 2 == 0:
+        raise ValueError(f"lncc: width must be odd and at least 1, got {width}")
+    if not fixed.is_cpu or not has_kernel(fixed, warped):
+        return lncc_reference(fixed, warped, mask, width)
+    from triton_reg.ops._cpu.local_correlation import local_correlation_sums
+
+    arrays = [array(volume[:, 0]) for volume in (_standardised(fixed), _standardised(warped), mask)]
+    sums = [local_correlation_sums(*pair, width // 2, _FLAT) for pair in zip(*arrays, strict=True)]
+    total, count = torch.tensor(sums, dtype=torch.float64).unbind(1)
+    return total / count.clamp_min(1)
+
+
+def lncc_reference(fixed: Tensor, warped: Tensor, mask: Tensor, width: int = 9) -> Tensor:
+    """Plain torch definition of :func:`lncc`."""
+    first, second = (_standardised(volume).double() for volume in (fixed, warped))
+
+    def share(values: Tensor) -> Tensor:
+        return F.avg_pool3d(F.pad(values, [width // 2] * 6), width, 1)
+
+    seen = share(torch.ones_like(first))  # of each cube, inside the volume
+
+    def mean(values: Tensor) -> Tensor:
+        return share(values) / seen
+
+    first_mean, second_mean = mean(first), mean(second)
+    both = mean(first * second) - first_mean * second_mean
+    one = (mean(first**2) - first_mean**2).clamp_min(_FLAT)
+    other = (mean(second**2) - second_mean**2).clamp_min(_FLAT)
+    weight = (mask > 0).double()
+    squares = both**2 / (one * other) * weight
+    return squares.flatten(1).sum(1) / weight.flatten(1).sum(1).clamp_min(1)
+
+
+def mutual_information(fixed: Tensor, warped: Tensor, mask: Tensor) -> Tensor:
+    """Mutual information over the voxels of a mask, from a joint histogram of 32 x 32 bins.
+
+    Bins are even between the least and the largest value inside the mask. Compiled on CPUs, plain
+    torch otherwise.
+
+    Args:
+        fixed, warped: ``[B, 1, D, H, W]``.
+        mask: of the same shape; voxels above 0 count.
+
+    Returns:
+        ``[B]`` float64 in nats; 0 where either volume is constant inside the mask.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    _check_shapes("mutual_information", fixed, warped, mask)
+    flat = [volume.flatten(1) for volume in (fixed, warped, mask)]
+    histograms = [_joint_histogram(*pair) for pair in zip(*flat, strict=True)]
+    return torch.stack([_information(one) for one in histograms])
+
+
+def _joint_histogram(first: Tensor, second: Tensor, mask: Tensor) -> Tensor:
+    """Counts ``[32, 32]`` float64 of flat volumes."""
+    inside = mask > 0
+    if not inside.any():
+        return first.new_zeros(_BINS, _BINS, dtype=torch.float64)
+    ranges = [(one[inside].min(), one[inside].max()) for one in (first, second)]
+    low = torch.stack([least for least, _ in ranges])
+    span = torch.stack([largest - least for least, largest in ranges])
+    scale = _BINS / span.clamp_min(torch.finfo(first.dtype).tiny)
+    if first.is_cpu and has_kernel(first, second):
+        from triton_reg.ops._cpu.local_correlation import joint_histogram
+
+        counts = np.zeros((_BINS, _BINS), np.int64)
+        joint_histogram(*(array(one) for one in (first, second, mask, low, scale)), counts)
+        return torch.from_numpy(counts).double()
+    rows, columns = (
+        ((one[inside] - low[index]) * scale[index]).clamp(0, _BINS - 1).long()
+        for index, one in enumerate((first, second))
+    )
+    counts = torch.bincount(rows * _BINS + columns, minlength=_BINS**2)
+    return counts.view(_BINS, _BINS).double()
+
+
+def _information(counts: Tensor) -> Tensor:
+    shares = counts / counts.sum().clamp_min(1)
+    apart = shares.sum(1, keepdim=True) * shares.sum(0, keepdim=True)
+    return torch.where(shares > 0, shares * (shares / apart.clamp_min(1e-300)).log(), 0.0).sum()
+
+
+def _standardised(volume: Tensor) -> Tensor:
+    """Each volume with mean 0 and standard deviation 1: what flat means has no unit then."""
+    spread = volume.std((2, 3, 4), correction=0, keepdim=True)
+    tiny = torch.finfo(volume.dtype).tiny
+    return (volume - volume.mean((2, 3, 4), keepdim=True)) / spread.clamp_min(tiny)
+
+
+def _check_shapes(call: str, fixed: Tensor, warped: Tensor, mask: Tensor) -> None:
+    if not fixed.shape == warped.shape == mask.shape:
+        raise ValueError(
+            f"{call}: fixed, warped and mask must share one shape, got {list(fixed.shape)}, "
+            f"{list(warped.shape)} and {list(mask.shape)}"
+        )

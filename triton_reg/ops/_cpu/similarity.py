@@ -10,7 +10,8 @@ _RUN = 1024  # accumulators a sum: additions side by side vectorise in one order
 
 @njit(**KERNEL)
 def correlation_sums(first, second, mask):
-    """Over the voxels with ``mask > 0``: their number, sums, sums of squares, sum of products.
+    """Over the voxels with ``mask > 0``: their number, sums, sums of squares, sum of products, and
+    sum of squared differences.
 
     Sums are float64 and of differences to the first voxel inside, so that nothing is lost where
     values vary little about a large mean, and constants give zeros exactly.
@@ -18,7 +19,7 @@ def correlation_sums(first, second, mask):
     Args:
         first, second, mask: flat ``[N]``.
     """
-    sums = np.zeros((6, _RUN))
+    sums = np.zeros((7, _RUN))
     begin = 0
     while begin < mask.shape[0] and not mask[begin] > 0:
         begin += 1
@@ -36,4 +37,9 @@ def correlation_sums(first, second, mask):
             sums[3, x] += p * p
             sums[4, x] += q * q
             sums[5, x] += p * q
-    return sums[0].sum(), sums[1].sum(), sums[2].sum(), sums[3].sum(), sums[4].sum(), sums[5].sum()
+            apart = np.float64(a[x]) - np.float64(b[x]) if inside else 0.0
+            sums[6, x] += apart * apart
+    total = np.empty(7)
+    for kind in range(7):
+        total[kind] = sums[kind].sum()
+    return total
