@@ -11,7 +11,7 @@ from torch import Tensor
 
 from triton_reg.metrics.endpoint import endpoint_error_mm
 from triton_reg.metrics.jacobian import jacobian_measures
-from triton_reg.metrics.overlap import dice
+from triton_reg.metrics.overlap import dice, overlap_measures
 from triton_reg.metrics.similarity import ncc
 
 SHAPE = (7, 9, 8)
@@ -167,3 +167,20 @@ VOLUME, FIELD = torch.zeros(1, 1, 5, 6, 7), torch.zeros(1, 3, 5, 6, 7)
 def test_a_wrong_shape_is_named(call: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_overlap_measures_and_what_absent_structures_score() -> None:
+    # sizes in the fixed map, in the moving map, shared: one of each kind of structure
+    counts = torch.tensor([[10, 4, 0, 0], [6, 0, 3, 0], [4, 0, 0, 0]])
+    nan = math.nan
+    expected = {
+        "nan": ([0.5, nan, nan, nan], [1 / 3, nan, nan, nan], [0.75, nan, nan, nan]),
+        "zero": ([0.5, 0, 0, 0], [1 / 3, 0, 0, 0], [0.75, 0, 0, 0]),
+        "one": ([0.5, 0, 0, 1], [1 / 3, 0, 0, 1], [0.75, 0, 0, 1]),
+    }
+    for absent, scores in expected.items():
+        found = overlap_measures(counts, absent)
+        for ours, theirs in zip(found, scores, strict=True):
+            assert ours.tolist() == pytest.approx(theirs, nan_ok=True)
+    with pytest.raises(ValueError, match="absent must be nan, zero or one, got 'skip'"):
+        overlap_measures(counts, "skip")  # type: ignore[arg-type]

@@ -1,9 +1,52 @@
 """Overlap of labels."""
 
+from typing import Literal, NamedTuple
+
 import torch
 from torch import Tensor
 
 from triton_reg.ops.operators import array
+
+
+# what a structure scores that is absent: from either map NaN, which means and medians leave out, as
+# Learn2Reg has it; from either map 0; from both maps 1 and from one 0
+Absent = Literal["nan", "zero", "one"]
+
+
+class OverlapMeasures(NamedTuple):
+    """Each ``[M]`` float64, by structure, for sizes ``a`` and ``b`` that share ``c`` voxels: Dice
+    ``2c / (a + b)``, Jaccard ``c / (a + b - c)``, volume similarity ``1 - |a - b| / (a + b)``."""
+
+    dice: Tensor
+    jaccard: Tensor
+    volume_similarity: Tensor
+
+
+def overlap_measures(counts: Tensor, absent: Absent = "nan") -> OverlapMeasures:
+    """Measures of the structures whose :func:`label_counts` are ``[3, M]``.
+
+    Taha and Hanbury, "Metrics for evaluating 3D medical image segmentation", BMC Medical Imaging
+    2015.
+
+    Raises:
+        ValueError: if ``absent`` is unknown.
+    """
+    if absent not in ("nan", "zero", "one"):
+        raise ValueError(f"overlap_measures: absent must be nan, zero or one, got {absent!r}")
+    fixed_sizes, moving_sizes, both = counts.double()
+    total = fixed_sizes + moving_sizes
+    either, neither = (fixed_sizes == 0) | (moving_sizes == 0), total == 0
+    found = (
+        2 * both / total,
+        both / (total - both),
+        1 - (fixed_sizes - moving_sizes).abs() / total,
+    )
+    if absent == "nan":
+        return OverlapMeasures(*(one.masked_fill(either, torch.nan) for one in found))
+    of_both = 1.0 if absent == "one" else 0.0
+    return OverlapMeasures(
+        *(one.masked_fill(either, 0.0).masked_fill(neither, of_both) for one in found)
+    )
 
 
 def dice(fixed_labels: Tensor, moving_labels: Tensor, structures: Tensor) -> Tensor:
@@ -24,10 +67,8 @@ def dice(fixed_labels: Tensor, moving_labels: Tensor, structures: Tensor) -> Ten
 
 
 def dice_of_counts(counts: Tensor) -> Tensor:
-    """Dice ``[M]`` of the structures whose :func:`label_counts` are ``[3, M]``."""
-    fixed_sizes, moving_sizes, both = counts.double()
-    scores = 2 * both / (fixed_sizes + moving_sizes)
-    return scores.masked_fill((fixed_sizes == 0) | (moving_sizes == 0), torch.nan)
+    """Dice ``[M]`` of the structures whose :func:`label_counts` are ``[3, M]``; NaN if absent."""
+    return overlap_measures(counts).dice
 
 
 def label_counts(fixed_labels: Tensor, moving_labels: Tensor, at_least: int = 0) -> Tensor:
