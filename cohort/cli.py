@@ -10,13 +10,14 @@ from typing import NoReturn
 import typer
 
 from cohort import terminal
-from cohort.commands import features, machine, runs, stores
+from cohort.commands import check, exports, features, machine, runs, stores
 from cohort.errors import CohortError, StorageError
 
 _INTERRUPTED = 130  # what typer makes of Ctrl-C
 # in the order in which a new user meets them, each with an example for its help
 _COMMANDS = (
     (stores.synth, "cohort synth demo/nifti --subjects 6"),
+    (check.check_command, "cohort check scans/"),
     (stores.ingest_command, "cohort ingest scans/ cohort.zarr --grid 96x112x96@2mm"),
     (stores.info, "cohort info cohort.zarr"),
     (features.features, "cohort features cohort.zarr --compare features=mind --run run"),
@@ -24,6 +25,8 @@ _COMMANDS = (
     (runs.register, "cohort register cohort.zarr run --set features=mind --workers 2"),
     (runs.status, "cohort status run"),
     (runs.report, "cohort report run"),
+    (exports.apply_command, "cohort apply run --fixed a --moving b --labels b_labels.nii.gz"),
+    (exports.export_command, "cohort export run --fixed a --moving b --to itk --out transforms"),
     (machine.doctor, "cohort doctor --warm"),
 )
 

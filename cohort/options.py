@@ -40,6 +40,26 @@ Seed = Annotated[int | None, typer.Option(min=0, help="Seed of random pairs. [de
 TileSize = Annotated[
     int | None, typer.Option(min=1, help="Side of a tile in subjects. [default: from the pairs]")
 ]
+AssumeOrientation = Annotated[str | None, typer.Option(help="RAS, for files that do not say.")]
+FixHeaders = Annotated[
+    str,
+    typer.Option(
+        help="What to believe of headers that are refused: sform or qform where the two conflict,"
+        " units or ignore-units where lengths are not mm; several with commas between."
+    ),
+]
+
+Fixed = Annotated[str | None, typer.Option(help="The fixed subject.")]
+Moving = Annotated[
+    str | None, typer.Option(help="The moving subject; may be left out if the run has only one.")
+]
+Via = Annotated[
+    list[str] | None,
+    typer.Option(help="A subject between the two, from fixed to moving; repeatable."),
+]
+StoreMoved = Annotated[
+    Path | None, typer.Option("--store", help="Where the store is now, if it has moved.")
+]
 
 
 def worker_count(asked: int | None) -> int:

@@ -1,7 +1,7 @@
 """What people see while they wait and when it is done: progress bars and short tables."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import timedelta
@@ -91,6 +91,13 @@ def say_table(title: str, rows: Mapping[str, object]) -> None:
     width = max(map(len, rows))
     for name, value in rows.items():
         say(f"  {name:{width}}  {value}")
+
+
+def say_list(title: str, lines: Sequence[str]) -> None:
+    """A heading and what belongs under it."""
+    _console.print(f"[bold]{escape(title)}[/]")
+    for line in lines:
+        say(f"  {line}")
 
 
 def say_quarantine(quarantined: Mapping[str, Mapping[str, str]]) -> None:
@@ -189,6 +196,7 @@ def _summary_rows(summary: Summary) -> dict[str, object]:
         ("mean Dice", summary.dice_before, summary.dice_mean, ""),
         ("NCC", summary.ncc_before, summary.ncc, ""),
         ("endpoint error", summary.epe_before_mm, summary.epe_mm, " mm"),
+        ("keypoint error", summary.tre_before_mm, summary.tre_mm, " mm"),
     ):
         if before is not None and after is not None:
             rows[name] = f"{before:.3f}{unit} before, {after:.3f}{unit} after"

@@ -2,6 +2,7 @@ import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from cohort.data.native import load_native
 from cohort.data.nifti import write_nifti
 from cohort.data.sources import find_subjects
 from cohort.data.store import CohortStore
-from cohort.errors import StorageError, UsageError
+from cohort.errors import StorageError, SubjectError, UsageError
 
 GRID = Grid.axis_aligned((32, 30, 28), (3.0, 3.0, 3.0), (5.0, -3.0, 7.0))
 # centre, half axes (mm) and height of the parts of a body without any symmetry
@@ -318,3 +319,12 @@ def test_importing_ingest_does_not_import_torch():
         [sys.executable, "-c", check], capture_output=True, text=True, check=True
     )
     assert shown.stdout.strip() == "False"
+
+
+def test_a_mask_that_misses_the_working_grid_is_refused(source):
+    mask = np.zeros(GRID.shape, np.uint8)
+    mask[0, 0, 0] = 1
+    native = replace(load_native(find_subjects(source).entries[0]), mask=mask)
+    away = GRID.centered_on(GRID.center_mm + 20.0)
+    with pytest.raises(SubjectError, match=r"E_MASK_EMPTY: the mask of subject a holds no voxel"):
+        bring_to_grid(native, away, np.eye(4))

@@ -1,4 +1,4 @@
-"""An atlas that is a file outside of the cohort: pairs with it, its labels, its way into the run."""
+"""An atlas that is a file outside of the cohort: pairs with it, its labels, how a run keeps it."""
 
 from pathlib import Path
 
@@ -90,7 +90,7 @@ def test_labels_on_another_grid_are_refused(
     write_nifti(tmp_path / "mni_labels.nii.gz", labels(7), GRID.affine)
     with pytest.raises(UsageError, match=r"E_ATLAS: .*mni_labels\.nii\.gz has shape 12x14x10"):
         open_run(tmp_path / "run", store, atlas)
-    assert not (tmp_path / "run" / "run.json").exists()
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_name_that_the_store_has_is_refused(store: CohortStore, tmp_path: Path) -> None:

@@ -22,7 +22,8 @@ GRID = "16x18x16@10mm"
 QUICK = ("--set", "features=intensity", "--set", "levels=2", "--set", "solves=1",
          "--set", "couplings=0.1,1", "--set", "squarings=3")  # fmt: skip
 COMMANDS = (
-    "synth", "ingest", "info", "features", "plan", "register", "status", "report", "doctor"
+    "synth", "check", "ingest", "info", "features", "plan", "register", "status", "report", "apply",
+    "export", "doctor",
 )  # fmt: skip
 
 

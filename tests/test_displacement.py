@@ -87,6 +87,58 @@ def test_integrating_nothing_gives_nothing() -> None:
     assert integrate(torch.zeros(2, 3, 4, 5, 6)).eq(0).all()
 
 
+def test_the_inverse_of_a_translation_leads_back() -> None:
+    shift = torch.tensor([0.5, -1.25, 2.0]).view(1, 3, 1, 1, 1).expand(1, 3, 5, 3, 7)
+    inverse = Displacement(shift, (5, 3, 7), (5, 3, 7)).inverse()
+    torch.testing.assert_close(inverse.displacement.full(), -shift, atol=1e-6, rtol=0)
+    assert inverse.residual_max.tolist() == pytest.approx([0.0], abs=1e-6)
+
+
+def test_the_inverse_of_an_affine_field_is_that_of_its_matrix() -> None:
+    """A stretch of 2.6 on one axis: the plain fixed-point iteration runs away there."""
+    shape = (17, 15, 13)
+    matrix = torch.tensor([[1.6, 0.1, 0.0], [-0.1, 0.2, 0.1], [0.0, 0.05, -0.3]]).double()
+    points = identity(shape) - torch.tensor([8.0, 7.0, 6.0]).double().view(1, 3, 1, 1, 1)
+    forward = Displacement(torch.einsum("ij,bj...->bi...", matrix, points), shape, shape)
+    inverse = forward.inverse(iterations=60, tolerance=1e-4)
+    back = torch.linalg.inv(torch.eye(3) + matrix) - torch.eye(3)
+    exact = torch.einsum("ij,bj...->bi...", back, points)
+    inside = (slice(None), slice(None), *(slice(3, -3),) * 3)
+    found = inverse.displacement.full()
+    torch.testing.assert_close(found[inside], exact[inside], atol=1e-3, rtol=0)
+    assert inverse.residual_max.item() <= 1e-4
+
+
+def test_the_residual_is_what_is_left_of_a_trip_back_and_forth() -> None:
+    shape = (9, 12, 10)
+    u = 3 * (smooth_volume(shape, 5, channels=3) - 0.5)
+    inverse = Displacement(u, shape, shape).inverse(iterations=2)
+    v = inverse.displacement.full()
+    left = (warp(u, v, padding="border") + v).norm(dim=1)
+    assert inverse.residual_max.item() == pytest.approx(left.max().item(), rel=1e-5)
+    assert inverse.residual_mean.item() == pytest.approx(left.mean().item(), rel=1e-5)
+    more = Displacement(u, shape, shape).inverse()
+    assert more.residual_mean < inverse.residual_mean
+
+
+def test_a_field_that_folds_everywhere_has_a_residual_that_says_so() -> None:
+    shape = (9, 8, 7)
+    noise = 3 * torch.randn(1, 3, *shape, generator=torch.Generator().manual_seed(0))
+    inverse = Displacement(noise, shape, shape).inverse()
+    assert inverse.residual_max.item() > 0.1
+    assert inverse.residual_mean.item() < inverse.residual_max.item()
+
+
+def test_a_batch_is_inverted_like_each_pair_alone() -> None:
+    shape = (8, 9, 7)
+    fields = [scale * (smooth_volume(shape, 6, channels=3) - 0.5) for scale in (0.1, 4.0)]
+    together = Displacement(torch.cat(fields), shape, shape).inverse()
+    for index, field in enumerate(fields):
+        alone = Displacement(field, shape, shape).inverse()
+        assert torch.equal(together.displacement.full()[index], alone.displacement.full()[0])
+        assert together.residual_max[index] == alone.residual_max[0]
+
+
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_the_jacobian_of_an_affine_field_is_its_determinant(shape: tuple[int, int, int]) -> None:
     matrix = torch.tensor([[0.1, 0.2, 0.0], [-0.1, 0.3, 0.1], [0.05, 0.0, -0.2]]).double()
@@ -124,6 +176,10 @@ def test_nearest_resizing_takes_the_published_voxels() -> None:
                 Displacement(torch.zeros(1, 3, 4, 4, 4), (4, 4, 4), (4, 4, 4))
             ),
             "one shared grid",
+        ),
+        (
+            lambda: Displacement(torch.zeros(1, 3, 4, 4, 4), (4, 4, 4), (5, 5, 5)).inverse(),
+            r"fixed shape \(4, 4, 4\) and moving shape \(5, 5, 5\)",
         ),
     ],
 )  # fmt: skip

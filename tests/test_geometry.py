@@ -50,7 +50,8 @@ def test_distance_is_the_largest_shift_of_a_corner_in_voxels():
     [
         (np.eye(3), "4 x 4, got 3 x 3"),
         (np.full((4, 4), np.nan), "must be finite"),
-        (np.diag([1.0, 1, 0, 1]), "must be invertible"),
+        (np.diag([1.0, 1, 0, 1]), "has 0 along k"),
+        (np.diag([0.0, 0, 0, 1]), "has 0 along i, j, k"),
         (
             np.array([[1.0, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]),
             "must be invertible",

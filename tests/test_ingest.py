@@ -176,6 +176,8 @@ def test_progress_hears_of_every_subject_once(source, tmp_path):
         ({"grid": "2mm"}, "for example"),
         ({"grid": "8x8x8@2mm", "like": Path("x.nii")}, "both choose"),
         ({"assume_orientation": "LPS"}, "need RAS"),
+        ({"fix_headers": ("qfrom",)}, "'qfrom'; need some of sform, qform, units, ignore-units"),
+        ({"fix_headers": ("sform", "qform")}, "both sform and qform; need one"),
     ],
 )
 def test_settings_are_checked_when_they_are_made(settings, message):

@@ -26,10 +26,11 @@ ALLOWED = {
     "cohort.cli": {"cohort"},
     "cohort.commands": {
         "cohort.config", "cohort.data", "cohort.engine", "cohort.errors", "cohort.options",
-        "cohort.report", "cohort.terminal", "triton_reg",
+        "cohort.report", "cohort.studies", "cohort.terminal", "triton_reg",
     },
     "cohort.options": set(),
     "cohort.terminal": {"cohort.data", "cohort.engine", "cohort.errors"},
+    "cohort.studies": {"cohort.data", "cohort.engine", "cohort.errors", "triton_reg"},
     "cohort.report": {"cohort.data", "cohort.engine", "cohort.errors", "triton_reg"},
     "cohort.engine": {"cohort.data", "cohort.config", "cohort.errors", "triton_reg"},
     "cohort.config": {"cohort.errors", "triton_reg"},
@@ -43,6 +44,7 @@ CONFINED = {
     "distributed": {"cohort.engine.cluster"},
     "typer": {"cohort.cli", "cohort.commands", "cohort.options"},
     "rich": {"cohort.terminal"},
+    "SimpleITK": {"cohort.studies.itk_composite"},
     "triton": {"triton_reg.ops._triton"},
     "numba": {"triton_reg.ops._cpu"},
 }

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from small_cohort import GRID, labels, volume
 
+from cohort.data.header_choices import HeaderChoices
 from cohort.data.nifti import read_grid, read_nifti, write_nifti
 from cohort.errors import SubjectError
 
@@ -125,7 +126,7 @@ def test_a_file_without_orientation_is_refused_or_assumed(tmp_path):
     _refused(
         tmp_path / "x.nii.gz", "E_ORIENT", "sform code 0, qform code 0.*--assume-orientation RAS"
     )
-    found = read_nifti(tmp_path / "x.nii.gz", assume_orientation="RAS")
+    found = read_nifti(tmp_path / "x.nii.gz", choices=HeaderChoices("RAS"))
     assert found.header["form"] == "assumed"
     assert found.grid.spacing_mm == (2, 2, 2)
     np.testing.assert_allclose(found.grid.center_mm, 0)

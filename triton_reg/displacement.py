@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from triton_reg.ops.checks import check_displacement
@@ -69,6 +70,82 @@ class Displacement:
             raise ValueError(f"Displacement.then: needs one shared grid, got {sorted(shapes)}")
         composed = compose(self.full(), second.full())
         return Displacement(composed, self.fixed_shape, second.moving_shape)
+
+    def inverse(self, *, iterations: int = 30, tolerance: float = 0.01) -> "Inverse":
+        """The displacement that leads back, by fixed-point iteration (one shared grid).
+
+        It solves ``v(y) = -u(y + v(y))``; outside of its grid ``u`` continues as at the border.
+        The plain iteration, Chen et al., "A simple fixed-point approach to invert a deformation
+        field", Medical Physics 2008, needs ``u`` to be a contraction. Here a voxel whose residual
+        does not shrink keeps its vector and halves its step, and every fifth time tries the mean of
+        its neighbours, so that fields that stretch more than twofold come out too. Where ``u``
+        folds, several fixed positions lead to one: one of them is found, or a residual stays.
+
+        Args:
+            iterations: at most so many, each one warp of the field.
+            tolerance: a pair is done when no voxel's residual is larger; in voxels.
+
+        Raises:
+            ValueError: unless fixed and moving share one grid.
+        """
+        if self.fixed_shape != self.moving_shape:
+            raise ValueError(
+                "Displacement.inverse: needs one shared grid, got fixed shape "
+                f"{self.fixed_shape} and moving shape {self.moving_shape}"
+            )
+        v, length = _inverted(self.full(), iterations, tolerance)
+        backward = Displacement(v, self.moving_shape, self.fixed_shape)
+        per_pair = length.flatten(1)
+        return Inverse(backward, per_pair.amax(dim=1), per_pair.mean(dim=1))
+
+
+@dataclass(frozen=True, eq=False)
+class Inverse:
+    """What :meth:`Displacement.inverse` found, and how far it is from an inverse.
+
+    Attributes:
+        displacement: ``v``: moving voxel ``y`` lies at fixed voxel ``y + v(y)``.
+        residual_max, residual_mean: largest and mean length of ``u(y + v(y)) + v(y)``, ``[B]``, in
+            voxels; what is left of a trip back and forth.
+    """
+
+    displacement: Displacement
+    residual_max: Tensor
+    residual_mean: Tensor
+
+
+def _inverted(u: Tensor, iterations: int, tolerance: float) -> tuple[Tensor, Tensor]:
+    """``v`` with ``v(y) = -u(y + v(y))``, and the length of what is left: ``[B, 1, D, H, W]``."""
+    v = -u
+    residual = warp(u, v, padding="border") + v
+    length = residual.norm(dim=1, keepdim=True)
+    step = torch.ones_like(length)
+    for iteration in range(iterations):
+        # each pair stops by itself, so that a batch gives what each pair alone does
+        unfinished = length.amax(dim=(1, 2, 3, 4), keepdim=True) > tolerance
+        if not unfinished.any():
+            break
+        from_neighbours = iteration % 5 == 4
+        if from_neighbours:
+            trial = torch.where(length > tolerance, _mean_of_neighbours(v), v)
+        else:
+            trial = v - step * residual
+        found = warp(u, trial, padding="border") + trial
+        found_length = found.norm(dim=1, keepdim=True)
+        better = (found_length < length) & unfinished
+        v, residual = torch.where(better, trial, v), torch.where(better, found, residual)
+        length = torch.where(better, found_length, length)
+        if from_neighbours:
+            step = torch.where(better, torch.ones_like(step), step)
+        else:
+            step = torch.where(better, step, step / 2)
+    return v, length
+
+
+def _mean_of_neighbours(v: Tensor) -> Tensor:
+    """Mean over 3 x 3 x 3 voxels, the edge repeated."""
+    padded = torch.nn.functional.pad(v, (1,) * 6, mode="replicate")
+    return torch.nn.functional.avg_pool3d(padded, 3, stride=1)
 
 
 def upsample_twice(displacement: Tensor, shape: Shape) -> Tensor:

@@ -7,12 +7,13 @@ import typer
 
 from cohort import terminal
 from cohort.data.geometry import parse_grid
+from cohort.data.header_choices import parse_fixes
 from cohort.data.ingest import IngestEvent, ingest
 from cohort.data.ingest_settings import IngestSettings, parse_degrees
 from cohort.data.store import CohortStore
 from cohort.data.synth import SynthSettings, synthesise_population
 from cohort.errors import UsageError
-from cohort.options import Json, Store, Workers, worker_count
+from cohort.options import AssumeOrientation, FixHeaders, Json, Store, Workers, worker_count
 
 
 def synth(
@@ -61,9 +62,8 @@ def ingest_command(
     align_search: Annotated[
         str, typer.Option(help="For rigid and affine: also try rotations up to 30deg, say.")
     ] = "0deg",
-    assume_orientation: Annotated[
-        str | None, typer.Option(help="RAS, for files that do not say.")
-    ] = None,
+    assume_orientation: AssumeOrientation = None,
+    fix_headers: FixHeaders = "",
     workers: Workers = None,
     json: Json = False,
 ) -> None:
@@ -72,7 +72,15 @@ def ingest_command(
     Run it again after adding or mending files: only what is new or changed is read.
     """
     degrees = parse_degrees(align_search)
-    settings = IngestSettings(grid, like, align, reference, assume_orientation, degrees)  # type: ignore[arg-type]
+    settings = IngestSettings(
+        grid,
+        like,
+        align,  # type: ignore[arg-type]
+        reference,
+        assume_orientation,  # type: ignore[arg-type]
+        degrees,
+        parse_fixes(fix_headers),
+    )
     with terminal.progress_bar("ingesting", quiet=json) as update:
         failures = 0
 

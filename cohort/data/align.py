@@ -5,7 +5,7 @@ found. Everything a subject has goes through the same chain: native voxel -> nat
 working world -> working voxel.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from scipy.ndimage import affine_transform
@@ -37,6 +37,17 @@ def translation(translation_mm: np.ndarray) -> np.ndarray:
     return matrix
 
 
+def recorded_to_native(provenance: dict[str, Any]) -> np.ndarray:
+    """Working world mm -> native world mm ``[4, 4]``, from what a subject's record says.
+
+    Raises:
+        KeyError: if the subject was not brought to the grid from a file.
+    """
+    if "registration" in provenance:
+        return np.array(provenance["registration"]["to_native_mm"])
+    return translation(-np.asarray(provenance["translation_mm"]))
+
+
 def bring_to_grid(native: Native, grid: Grid, to_native_mm: np.ndarray) -> Subject:
     """Resample a subject: linear for its volume, nearest for its labels and mask.
 
@@ -56,6 +67,13 @@ def bring_to_grid(native: Native, grid: Grid, to_native_mm: np.ndarray) -> Subje
     def nearest(values: np.ndarray | None) -> np.ndarray | None:
         return None if values is None else _sample(values, to_native, grid.shape, 0) * inside
 
+    mask = nearest(native.mask)
+    if mask is not None and not mask.any():
+        raise SubjectError(
+            "E_MASK_EMPTY",
+            f"the mask of subject {native.subject_id} holds no voxel of the working grid around "
+            f"{grid.center_mm.round(1).tolist()} (RAS mm); need some of it there",
+        )
     volume = _sample(native.volume, to_native, grid.shape, 1)
     to_working_mm = np.linalg.inv(to_native_mm)
     keypoints_mm = native.keypoints_mm
@@ -63,7 +81,7 @@ def bring_to_grid(native: Native, grid: Grid, to_native_mm: np.ndarray) -> Subje
         native.subject_id,
         volume=np.where(inside, volume, native.volume.min()),
         labels=nearest(native.labels),
-        mask=nearest(native.mask),
+        mask=mask,
         keypoints_mm=None if keypoints_mm is None else _moved(to_working_mm, keypoints_mm),
         to_template=_truth(native.to_template, grid, to_native_mm, np.eye(4)),
         from_template=_truth(native.from_template, grid, np.eye(4), to_working_mm),

@@ -4,11 +4,8 @@ Subjects are independent of each other: any number of processes gives the same s
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 from cohort.data.entries import Rejected, SourceEntry, SourceListing
@@ -16,9 +13,8 @@ from cohort.data.geometry import Grid
 from cohort.data.ingest_settings import IngestSettings
 from cohort.data.ingest_store import open_or_create
 from cohort.data.ingest_subject import Job, Outcome, Status, ingest_subject
-from cohort.data.interrupts import ctrl_c_held
+from cohort.data.processes import in_processes
 from cohort.data.sources import find_subjects
-from cohort.errors import SchedulerError
 
 
 @dataclass(frozen=True)
@@ -79,9 +75,9 @@ def ingest(
 
     for item in rejected:
         note(Outcome(item.subject_id, "quarantined", item.code, item.message, item.source))
-    assumed = settings.assume_orientation
-    jobs = [Job(entry, store.path, assumed, __version__) for entry in entries]
-    for outcome in _run(jobs, workers):
+    choices = settings.header_choices
+    jobs = [Job(entry, store.path, choices, __version__) for entry in entries]
+    for outcome in in_processes(ingest_subject, jobs, workers):
         note(outcome)
     return _report(outcomes, store.grid, time.monotonic() - started)
 
@@ -100,27 +96,6 @@ def _refuse_other_spelling(
         message = f"subject id {entry.subject_id!r} is in the store as {kept!r}; need one spelling"
         rejected.append(Rejected(entry.subject_id, "E_DUPLICATE", message, str(entry.image)))
     return entries, rejected
-
-
-def _run(jobs: Sequence[Job], workers: int) -> Iterator[Outcome]:
-    if workers <= 1 or len(jobs) <= 1:
-        yield from map(ingest_subject, jobs)
-        return
-    # spawn: a forked child would inherit the locks of zarr's thread
-    pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("spawn"))
-    try:
-        with ctrl_c_held():
-            futures = [pool.submit(ingest_subject, job) for job in jobs]
-        for future in as_completed(futures):
-            yield future.result()
-    except BrokenProcessPool as error:
-        raise SchedulerError(
-            "E_WORKER_LOST",
-            "a worker process died, often for want of memory; what it committed is kept. "
-            "Run again, with fewer workers",
-        ) from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _report(outcomes: Sequence[Outcome], grid: Grid, elapsed_s: float) -> IngestReport:

@@ -6,7 +6,7 @@ from pathlib import Path
 from cohort.data.align import Align
 from cohort.data.entries import nifti_stem
 from cohort.data.geometry import parse_grid
-from cohort.data.nifti_header import Orientation
+from cohort.data.header_choices import HeaderChoices, Orientation
 from cohort.errors import UsageError
 
 AUTO = "auto"
@@ -24,7 +24,8 @@ class IngestSettings:
     reference: the subject aligned to; the first that can be read. With rigid and affine also a
     NIfTI file, which then chooses the working grid, or auto: the subject most like the others.
     assume_orientation: for files that do not say. align_search_degrees: with rigid and affine,
-    also try rotations up to this angle about each axis.
+    also try rotations up to this angle about each axis. fix_headers: what to believe of headers in
+    doubt: sform or qform where they conflict, units or ignore-units where they are not mm.
     """
 
     grid: str | None = None
@@ -33,6 +34,7 @@ class IngestSettings:
     reference: str | None = None
     assume_orientation: Orientation | None = None
     align_search_degrees: float = 0.0
+    fix_headers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.align not in _ALIGNS:
@@ -41,11 +43,7 @@ class IngestSettings:
                 f"align is {self.align!r}; need none, grid or center, or to register: rigid or "
                 "affine",
             )
-        if self.assume_orientation not in (None, "RAS"):
-            raise UsageError(
-                "E_ORIENT",
-                f"assume orientation is {self.assume_orientation!r}; need RAS or nothing",
-            )
+        HeaderChoices.parse(self.fix_headers, self.assume_orientation)
         if self.grid is not None and self.like is not None:
             raise UsageError("E_GRID", "grid and like both choose the working grid; need one")
         if self.grid is not None:
@@ -56,6 +54,11 @@ class IngestSettings:
     def registers(self) -> bool:
         """Whether subjects are registered to the reference."""
         return self.align in _REGISTERED
+
+    @property
+    def header_choices(self) -> HeaderChoices:
+        """What to believe of headers in doubt."""
+        return HeaderChoices.parse(self.fix_headers, self.assume_orientation)
 
     @property
     def reference_file(self) -> Path | None:

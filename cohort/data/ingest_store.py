@@ -70,26 +70,26 @@ def open_or_create(path: Path, listing: SourceListing, settings: IngestSettings)
 
 
 def _reference(listing: SourceListing, settings: IngestSettings) -> Native:
-    assumed = settings.assume_orientation
+    choices = settings.header_choices
     file = settings.reference_file
     if file is not None:
         try:
-            return load_native(SourceEntry(str(file), image=file), assumed)
+            return load_native(SourceEntry(str(file), image=file), choices)
         except SubjectError as error:
             raise UsageError("E_REFERENCE", f"reference {file} cannot be read: {error}") from error
     if settings.registers and settings.reference == AUTO:
-        return choose_closest(listing.entries, assumed)
-    return choose_reference(listing.entries, settings.reference, assumed)
+        return choose_closest(listing.entries, choices)
+    return choose_reference(listing.entries, settings.reference, choices)
 
 
 def _working_grid(listing: SourceListing, settings: IngestSettings, reference: Native) -> Grid:
-    assumed = settings.assume_orientation
+    choices = settings.header_choices
     if settings.grid is not None:
         return grid_from_text(settings.grid, reference)
     like = settings.like or settings.reference_file
     if like is not None:
-        return grid_from_file(like, assumed)
-    return grid_from_data(listing.entries, reference, assumed)
+        return grid_from_file(like, choices)
+    return grid_from_data(listing.entries, reference, choices)
 
 
 def _check_settings(store: CohortStore, listing: SourceListing, settings: IngestSettings) -> None:
@@ -105,7 +105,7 @@ def _check_settings(store: CohortStore, listing: SourceListing, settings: Ingest
         if asked.distance(store.grid) > 1e-3:
             raise _other_setting(store, "grid", _describe(store.grid), settings.grid)
     if settings.like is not None:
-        asked = grid_from_file(settings.like, settings.assume_orientation)
+        asked = grid_from_file(settings.like, settings.header_choices)
         if asked.distance(store.grid) > 1e-3:
             found = f"{settings.like} with {_describe(asked)}"
             raise _other_setting(store, "grid", _describe(store.grid), found)

@@ -9,8 +9,8 @@ import numpy as np
 
 from cohort.data.align import anchor_mm, bring_to_grid, labelled_outside, translation
 from cohort.data.entries import SourceEntry
+from cohort.data.header_choices import ORIENTATION, HeaderChoices
 from cohort.data.native import Native, hash_files, load_native
-from cohort.data.nifti_header import Orientation
 from cohort.data.registered import register_to_reference
 from cohort.data.store import CohortStore
 from cohort.errors import CohortError, SubjectError
@@ -27,7 +27,7 @@ class Job:
 
     entry: SourceEntry
     store_path: Path
-    assume_orientation: Orientation | None
+    choices: HeaderChoices
     version: str
 
 
@@ -55,7 +55,7 @@ def ingest_subject(job: Job) -> Outcome:
     try:
         if kept is not None:
             changed = hash_files(entry) != _kept_hashes(kept)
-            if not changed and not _orientation_withdrawn(kept, job):
+            if not changed and not _choice_withdrawn(kept, job.choices):
                 outside = kept["provenance"]["outside"]
                 return Outcome(entry.subject_id, "unchanged", outside=outside)
         outside = bring_in(store, job, into=store)
@@ -84,7 +84,7 @@ def bring_in(store: CohortStore, job: Job, into: CohortStore) -> float | None:
     Raises:
         SubjectError: if the subject cannot be used.
     """
-    native = load_native(job.entry, job.assume_orientation)
+    native = load_native(job.entry, job.choices)
     to_native_mm, found = _aligned(store, native)
     subject = bring_to_grid(native, store.grid, to_native_mm)
     outside = labelled_outside(native, store.grid, to_native_mm)
@@ -112,12 +112,13 @@ def _provenance(store: CohortStore, job: Job, native: Native) -> dict[str, Any]:
             for role, path in job.entry.files.items()
         },
         "header": native.header,
+        "fixed": native.fixed,
         "native_grid": native.grid.to_json(),
         "grid": store.grid.to_json(),
         "settings": {
             "align": settings["align"],
             "reference": settings["reference"],
-            "assume_orientation": job.assume_orientation,
+            "header_choices": list(job.choices.names),
         }
         | {name: settings[name] for name in _PLACE if name in settings},
         "version": job.version,
@@ -136,6 +137,12 @@ def _kept_hashes(record: dict[str, Any]) -> dict[str, str]:
     return {role: file["sha256"] for role, file in record["source"].items()}
 
 
-def _orientation_withdrawn(record: dict[str, Any], job: Job) -> bool:
-    """Whether a file was read with an assumed orientation that is no longer allowed."""
-    return record["provenance"]["header"]["form"] == "assumed" and job.assume_orientation is None
+def _choice_withdrawn(record: dict[str, Any], choices: HeaderChoices) -> bool:
+    """Whether a file was read by a choice that is no longer made."""
+    provenance = record["provenance"]
+    assumed = [ORIENTATION] if provenance["header"]["form"] == "assumed" else []
+    # records of version 0.1 have only the form
+    needed = {
+        name for names in provenance.get("fixed", {"image": assumed}).values() for name in names
+    }
+    return not needed <= set(choices.names)

@@ -1,6 +1,5 @@
 """One subject as its files have it: checked, in canonical order, on its native grid."""
 
-import csv
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +9,14 @@ import numpy as np
 
 from cohort.data.entries import SourceEntry
 from cohort.data.geometry import Grid
+from cohort.data.header_choices import HeaderChoices
+from cohort.data.keypoints import file_grid, read_points
 from cohort.data.nifti import MAX_BYTES, Nifti, read_nifti
 from cohort.data.nifti_bytes import read_file
-from cohort.data.nifti_header import Orientation
 from cohort.errors import SubjectError
 
-_MAX_TABLE_BYTES = 64 << 20
 _SAME_GRID_VOXELS = 0.1
+_NO_CHOICES = HeaderChoices()
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +25,8 @@ class Native:
 
     volume: float32 ``[D, H, W]`` on ``grid``. labels: uint16, mask: uint8, both on the same grid.
     keypoints_mm: float64 ``[K, 3]``, native RAS mm. to_template, from_template: fields in RAS mm.
-    header: what the image's header said. sha256: of every file, by role.
+    header: what the image's header said. sha256: of every file, by role. fixed: the
+    header choices that each role's file needed, for roles that needed any.
     """
 
     subject_id: str
@@ -38,20 +39,22 @@ class Native:
     from_template: Nifti | None
     header: dict[str, Any]
     sha256: dict[str, str]
+    fixed: dict[str, list[str]]
 
 
-def load_native(entry: SourceEntry, assume_orientation: Orientation | None = None) -> Native:
+def load_native(entry: SourceEntry, choices: HeaderChoices = _NO_CHOICES) -> Native:
     """Read and check all files of one subject."""
-    image = read_nifti(entry.image, assume_orientation=assume_orientation)
+    image = read_nifti(entry.image, choices=choices)
     sha256 = {"image": image.sha256}
-    segmentations = {"labels": entry.labels, "mask": entry.mask}
-    values: dict[str, np.ndarray | None] = dict.fromkeys(segmentations)
-    for role, path in segmentations.items():
+    fixed = {"image": image.header["fixed"]}
+    values: dict[str, np.ndarray | None] = {"labels": None, "mask": None}
+    for role in values:
+        path = entry.files.get(role)
         if path is not None:
-            found = read_nifti(path, content="labels", assume_orientation=assume_orientation)
-            _check_same_grid(f"E_{role.removesuffix('s').upper()}_SHAPE", image, found)
+            found = read_segmentation(path, image, choices, is_mask=role == "mask")
             sha256[role] = found.sha256
-            values[role] = found.data.astype(np.uint16)
+            fixed[role] = found.header["fixed"]
+            values[role] = found.data
     fields: dict[str, Nifti | None] = {"to_template": None, "from_template": None}
     for role in fields:
         path = entry.files.get(role)
@@ -60,18 +63,36 @@ def load_native(entry: SourceEntry, assume_orientation: Orientation | None = Non
             sha256[role] = field.sha256
     keypoints_mm = None
     if entry.keypoints is not None:
-        keypoints_mm, sha256["keypoints"] = _read_keypoints(entry.keypoints)
+        table = read_points(entry.keypoints)
+        keypoints_mm, sha256["keypoints"] = table.ras_mm(file_grid(image.header)), table.sha256
     return Native(
         subject_id=entry.subject_id,
         volume=image.data,
         grid=image.grid,
-        labels=values["labels"],
-        mask=_checked_mask(values["mask"], entry.mask),
+        labels=None if values["labels"] is None else values["labels"].astype(np.uint16),
+        mask=None if values["mask"] is None else (values["mask"] > 0).astype(np.uint8),
         keypoints_mm=keypoints_mm,
         header=image.header,
         sha256=sha256,
+        fixed={role: names for role, names in fixed.items() if names},
         **fields,
     )
+
+
+def read_segmentation(
+    path: Path, image: Nifti, choices: HeaderChoices = _NO_CHOICES, *, is_mask: bool = False
+) -> Nifti:
+    """Read labels, or a mask, that must lie on the grid of ``image``.
+
+    Raises:
+        SubjectError: E_LABEL_SHAPE or E_MASK_SHAPE on another grid, E_MASK_EMPTY for a mask without
+            voxels, and what `read_nifti` raises.
+    """
+    found = read_nifti(path, content="labels", choices=choices)
+    _check_same_grid("E_MASK_SHAPE" if is_mask else "E_LABEL_SHAPE", image, found)
+    if is_mask and not found.data.any():
+        raise SubjectError("E_MASK_EMPTY", f"{path} is 0 everywhere; need voxels inside the mask")
+    return found
 
 
 def hash_files(entry: SourceEntry) -> dict[str, str]:
@@ -94,30 +115,3 @@ def _check_same_grid(code: str, image: Nifti, other: Nifti) -> None:
         f"{other.path} has shape {found}; need the grid of {image.path}, "
         f"{'x'.join(map(str, image.grid.shape))} (both in RAS order)",
     )
-
-
-def _checked_mask(values: np.ndarray | None, path: Path | None) -> np.ndarray | None:
-    if values is None:
-        return None
-    mask = (values > 0).astype(np.uint8)
-    if not mask.any():
-        raise SubjectError("E_MASK_EMPTY", f"{path} is 0 everywhere; need voxels inside the mask")
-    return mask
-
-
-def _read_keypoints(path: Path) -> tuple[np.ndarray, str]:
-    """Points ``[K, 3]`` in RAS mm and the sha256 of their file."""
-    stored = read_file(path, _MAX_TABLE_BYTES)
-    needed = f"{path}: need a CSV file with the header x,y,z and one point in RAS mm per line"
-    try:
-        rows = list(csv.reader(stored.decode("utf-8-sig").splitlines(), strict=True))
-        header = [name.strip() for name in rows[0]] if rows else []
-        points = np.array([[float(cell) for cell in row] for row in rows[1:] if row])
-    except (ValueError, csv.Error) as error:
-        raise SubjectError("E_KEYPOINTS", f"{needed}; found {error}") from error
-    if header != ["x", "y", "z"] or points.ndim != 2 or points.shape[1] != 3:
-        found = f"header {header} and values of shape {list(points.shape)}"
-        raise SubjectError("E_KEYPOINTS", f"{needed}; found {found}")
-    if not np.isfinite(points).all():
-        raise SubjectError("E_KEYPOINTS", f"{needed}; found NaN or infinite coordinates")
-    return points, hashlib.sha256(stored).hexdigest()

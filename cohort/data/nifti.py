@@ -8,17 +8,20 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 from nibabel.nifti1 import Nifti1Image
-from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 
+from cohort.data.affine_checks import MAX_SHEAR, shear
 from cohort.data.geometry import Grid
+from cohort.data.header_choices import HeaderChoices
 from cohort.data.nifti_bytes import read_header, read_verified
-from cohort.data.nifti_header import Header, Orientation
+from cohort.data.nifti_header import Header
 from cohort.data.storage import write_atomic
 from cohort.errors import SubjectError
 
 MAX_BYTES = 4 << 30
 MAX_LABEL = 65535
+CANONICAL = "RAS"
 _VECTOR_INTENT = 1007
+_NO_CHOICES = HeaderChoices()
 Content = Literal["volume", "labels", "vectors"]
 
 
@@ -28,7 +31,8 @@ class Nifti:
 
     data: float32 ``[D, H, W]`` after scaling; for vectors ``[3, D, H, W]``, components as stored.
     affine: ``[4, 4]`` of the canonical order. sha256: of the file. header: what the original header
-    said (shape, affine, form codes, which form was used, axcodes, spacing_mm, dtype, scale).
+    said (shape, affine, form codes, which form was used, the choices that it needed, axcodes,
+    handedness, oblique, spacing_mm, units, dtype, scale).
     """
 
     path: Path
@@ -48,39 +52,38 @@ def read_nifti(
     path: Path,
     *,
     content: Content = "volume",
-    assume_orientation: Orientation | None = None,
+    choices: HeaderChoices = _NO_CHOICES,
     max_bytes: int = MAX_BYTES,
 ) -> Nifti:
     """Read and check one file.
 
     content: what its values must be: a volume is finite and not constant, labels are integers of 0
-    to 65535, vectors are three finite numbers per voxel. assume_orientation: what a file without
-    sform and qform is taken for; None refuses it.
+    to 65535, vectors are three finite numbers per voxel. choices: what decides where the header
+    leaves its meaning open; nothing refuses such a file.
+
+    Raises:
+        SubjectError: if the file is damaged, is no such content or leaves open where it lies.
     """
     path = Path(path)
     verified = read_verified(path, max_bytes)
     header = verified.header
     header.require((3,) if content == "vectors" else ())
-    native, form = header.grid(assume_orientation)
+    placement = header.place(choices)
     data = _scaled(header, verified.content)
     _check_values(path, data, content)
-    orientation = io_orientation(native.affine)
-    data = apply_orientation(data, orientation)
+    data = placement.grid.reorder(data, CANONICAL)
     if content == "vectors":
         data = np.moveaxis(data, -1, 0)
-    affine = native.affine @ inv_ornt_aff(orientation, native.shape)
-    facts = header.facts(native, form)
+    affine = placement.grid.oriented(CANONICAL).affine
+    facts = header.facts(placement)
     return Nifti(path, np.ascontiguousarray(data), affine, verified.sha256, facts)
 
 
-def read_grid(path: Path, *, assume_orientation: Orientation | None = None) -> Grid:
+def read_grid(path: Path, *, choices: HeaderChoices = _NO_CHOICES) -> Grid:
     """The canonical grid of a file, from its header alone."""
     header = read_header(Path(path))
     header.require(())
-    native, _ = header.grid(assume_orientation)
-    orientation = io_orientation(native.affine)
-    first, second, third = (native.shape[axis] for axis in np.argsort(orientation[:, 0]))
-    return Grid((first, second, third), native.affine @ inv_ornt_aff(orientation, native.shape))
+    return header.place(choices).grid.oriented(CANONICAL)
 
 
 def write_nifti(
@@ -105,10 +108,12 @@ def write_nifti(
         data = data.astype(np.uint8)
     if vectors:
         data = np.moveaxis(data, 0, -1)[:, :, :, None, :]
-    image = Nifti1Image(data, np.asarray(affine, dtype=np.float64), dtype=data.dtype)
+    affine = np.asarray(affine, dtype=np.float64)
+    image = Nifti1Image(data, affine, dtype=data.dtype)
     image.header.set_xyzt_units("mm")
     image.set_sform(affine, code=1)
-    image.set_qform(affine, code=1)
+    # a quaternion holds no shear: with a code it would contradict the sform
+    image.set_qform(affine, code=0 if shear(affine) > MAX_SHEAR else 1)
     if vectors:
         image.header.set_intent(_VECTOR_INTENT)
     content = image.to_bytes()

@@ -6,20 +6,18 @@ Nothing is believed before it is checked: the header decides how much memory a f
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import nibabel as nib
 import numpy as np
 from nibabel.nifti1 import Nifti1Header, data_type_codes
 from nibabel.nifti2 import Nifti2Header
 from nibabel.spatialimages import HeaderDataError
 
-from cohort.data.geometry import Grid, affine_fault
+from cohort.data.header_choices import HeaderChoices
+from cohort.data.header_forms import Placement, place, unit_name
 from cohort.errors import SubjectError
 
 HEADER_BYTES = 540  # of NIfTI-2, the longer one
-Orientation = Literal["RAS"]
-_MAX_FORM_DISTANCE_VOXELS = 0.1
 _MAGIC = {b"n+1": Nifti1Header, b"n+2": Nifti2Header}
 _PAIR_MAGIC = {b"ni1", b"ni2"}
 
@@ -61,63 +59,28 @@ class Header:
             needed = "one vector of 3 per voxel" if trailing else "one value per voxel (3D)"
             raise self._error("E_NDIM", f"has shape {found}; need {needed}")
 
-    def grid(self, assume_orientation: Orientation | None) -> tuple[Grid, str]:
-        """The native grid and what it was made from: ``sform``, ``qform`` or ``assumed``."""
-        sform_code, qform_code = int(self.fields["sform_code"]), int(self.fields["qform_code"])
-        if sform_code <= 0 and qform_code <= 0:
-            return self._assumed_grid(assume_orientation), "assumed"
-        sform = self._form_grid("sform") if sform_code > 0 else None
-        qform = self._form_grid("qform") if qform_code > 0 else None
-        if sform and qform and sform.distance(qform) > _MAX_FORM_DISTANCE_VOXELS:
-            raise self._error(
-                "E_FORM",
-                f"places its voxels twice, {sform.distance(qform):.2f} voxels apart: sform (code "
-                f"{sform_code}) {sform.affine[:3].tolist()} and qform (code {qform_code}) "
-                f"{qform.affine[:3].tolist()}; need one position, or two within "
-                f"{_MAX_FORM_DISTANCE_VOXELS} voxel",
-            )
-        if sform:
-            return sform, "sform"
-        assert qform is not None
-        return qform, "qform"
+    def place(self, choices: HeaderChoices) -> Placement:
+        """Where the voxels lie; SubjectError if the header leaves that open."""
+        return place(self.fields, self.shape, choices, self.path)
 
-    def facts(self, grid: Grid, form: str) -> dict[str, Any]:
+    def facts(self, placement: Placement) -> dict[str, Any]:
         """What provenance keeps of this header, as JSON."""
+        grid = placement.grid
         return {
             "shape": list(self.dimensions),
             "affine": grid.affine.tolist(),
             "sform_code": int(self.fields["sform_code"]),
             "qform_code": int(self.fields["qform_code"]),
-            "form": form,
-            "axcodes": "".join(map(str, nib.orientations.aff2axcodes(grid.affine))),
+            "form": placement.form,
+            "fixed": list(placement.fixed),
+            "axcodes": grid.axcodes,
+            "handedness": "right" if grid.is_right_handed else "left",
+            "oblique": grid.is_oblique,
             "spacing_mm": list(grid.spacing_mm),
+            "units": unit_name(self.fields),
             "dtype": self.dtype.name,
             "scale": list(self.scale) if self.scale else None,
         }
-
-    def _form_grid(self, form: str) -> Grid:
-        try:
-            affine = self.fields.get_sform() if form == "sform" else self.fields.get_qform()
-        except ValueError as error:
-            raise self._error("E_AFFINE", f"has a {form} that is no rotation: {error}") from error
-        return self._checked_grid(np.asarray(affine, dtype=np.float64), form)
-
-    def _assumed_grid(self, assume_orientation: Orientation | None) -> Grid:
-        if assume_orientation is None:
-            raise self._error(
-                "E_ORIENT",
-                "does not say how it is oriented (sform code 0, qform code 0); need one of the "
-                "two, or --assume-orientation RAS if you know that its axes run right, front, up",
-            )
-        spacing_mm = np.asarray(self.fields["pixdim"][1:4], dtype=np.float64)
-        grid = self._checked_grid(np.diag([*np.abs(spacing_mm), 1.0]), "pixdim")
-        return grid.centered_on((0.0, 0.0, 0.0))
-
-    def _checked_grid(self, affine: np.ndarray, source: str) -> Grid:
-        fault = affine_fault(affine)
-        if fault:
-            raise self._error("E_AFFINE", f"has a {source} that places no voxels: {fault}")
-        return Grid(self.shape, affine)
 
     def _error(self, code: str, found: str) -> SubjectError:
         return SubjectError(code, f"{self.path} {found}")

@@ -18,14 +18,15 @@ import numpy as np
 from scipy.ndimage import distance_transform_edt
 
 from cohort.data.entries import SourceEntry
+from cohort.data.header_choices import HeaderChoices
 from cohort.data.native import Native, load_native
-from cohort.data.nifti_header import Orientation
 from cohort.data.one_thread import one_thread
 from cohort.data.storage import TEMPORARY, storage_error, write_atomic
 from cohort.errors import StorageError, SubjectError, UsageError
 
 if TYPE_CHECKING:
     from triton_reg.affine.placed import PlacedVolume
+    from triton_reg.affine.register import AffineSettings
 
 _KEPT = "reference.npz"
 _PENDING = f"{TEMPORARY}{_KEPT}"
@@ -40,10 +41,11 @@ def write_reference(store_path: Path, reference: Native) -> dict[str, Any]:
 
     `keep_reference` makes it the store's, `drop_reference` takes it away again.
     """
-    arrays = {"volume": reference.volume, "affine": reference.grid.affine}
-    mask = mask_of(reference)
-    if mask is not None:
-        arrays["mask"] = mask
+    arrays = {
+        "volume": reference.volume,
+        "affine": reference.grid.affine,
+        "mask": mask_of(reference),
+    }
     packed = io.BytesIO()
     np.savez(packed, allow_pickle=False, **arrays)
     try:
@@ -69,12 +71,26 @@ def drop_reference(store_path: Path) -> None:
         (store_path / _PENDING).unlink()
 
 
-def mask_of(reference: Native) -> np.ndarray | None:
-    """Where a reference is looked at: in its mask, within 10 mm of its labels, or None for all."""
-    if reference.mask is not None or reference.labels is None or not reference.labels.any():
+def mask_of(reference: Native) -> np.ndarray:
+    """Where a reference is looked at: in its mask, within 10 mm of its labels, or near its centre.
+
+    Near is within the radius of gyration of its intensities: of a head that keeps the brain and
+    leaves out the neck and most of the face, which go where they please.
+    """
+    if reference.mask is not None:
         return reference.mask
+    if reference.labels is None or not reference.labels.any():
+        return _within_gyration(reference)
     away_mm = distance_transform_edt(reference.labels == 0, sampling=reference.grid.spacing_mm)
     return (np.asarray(away_mm) <= _AROUND_LABELS_MM).astype(np.uint8)
+
+
+def search_settings(align: str, search_degrees: float) -> "AffineSettings":
+    """How ingest registers: by mutual information, whatever the scanners."""
+    from triton_reg.affine.register import AffineSettings
+
+    assert align in ("rigid", "affine")
+    return AffineSettings(transform=align, cost="mi", search_degrees=search_degrees)
 
 
 def register_to_reference(
@@ -84,12 +100,10 @@ def register_to_reference(
     facts = settings["reference_facts"]
     if native.sha256["image"] == facts["image_sha256"]:
         return np.eye(4), {"to_native_mm": np.eye(4).tolist(), "start": "reference"}
-    from triton_reg.affine.register import AffineSettings, register_affine
+    from triton_reg.affine.register import register_affine
 
     fixed = _kept_reference(store_path, facts["digest"])
-    search = AffineSettings(
-        transform=settings["align"], search_degrees=settings["align_search_degrees"]
-    )
+    search = search_settings(settings["align"], settings["align_search_degrees"])
     with one_thread():
         found = register_affine([fixed], [_placed_native(native)], search)
     matrix = found.matrices[0].numpy()
@@ -103,9 +117,7 @@ def register_to_reference(
     }
 
 
-def choose_closest(
-    entries: Sequence[SourceEntry], assume_orientation: Orientation | None
-) -> Native:
+def choose_closest(entries: Sequence[SourceEntry], choices: HeaderChoices) -> Native:
     """The subject whose moments and intensities fit the others best.
 
     Up to 8 candidates are scored against up to 16 others, all evenly spread over the source, by
@@ -116,7 +128,7 @@ def choose_closest(
     natives = []
     for entry in _spread(entries, _COMPARED):
         try:
-            natives.append(load_native(entry, assume_orientation))
+            natives.append(load_native(entry, choices))
         except SubjectError:  # it is quarantined when its turn comes
             continue
     if not natives:
@@ -136,6 +148,17 @@ def choose_closest(
 
     with one_thread():
         return max(_spread(natives, _CANDIDATES), key=likeness)
+
+
+def _within_gyration(reference: Native) -> np.ndarray:
+    """uint8 ``[D, H, W]``: 1 within the root mean square distance of the intensities from their
+    centre, weighted by what they are above the minimum."""
+    weights = reference.volume.astype(np.float64) - reference.volume.min()
+    weights /= weights.sum()
+    voxels = np.stack(np.indices(weights.shape), axis=-1)
+    world_mm = reference.grid.voxel_to_world(voxels)
+    away_mm2 = ((world_mm - np.einsum("dhw,dhwk->k", weights, world_mm)) ** 2).sum(axis=-1)
+    return (away_mm2 <= (weights * away_mm2).sum()).astype(np.uint8)
 
 
 def _spread(items: Sequence[Any], most: int) -> list[Any]:

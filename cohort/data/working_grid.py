@@ -7,9 +7,9 @@ import numpy as np
 
 from cohort.data.entries import SourceEntry
 from cohort.data.geometry import Grid, parse_grid
+from cohort.data.header_choices import HeaderChoices
 from cohort.data.native import Native, load_native
 from cohort.data.nifti import read_grid
-from cohort.data.nifti_header import Orientation
 from cohort.errors import SubjectError, UsageError
 
 _MULTIPLE = 16  # pyramids halve a grid four times
@@ -17,7 +17,7 @@ _MAX_VOXELS = 1 << 29
 
 
 def choose_reference(
-    entries: Sequence[SourceEntry], reference: str | None, assume_orientation: Orientation | None
+    entries: Sequence[SourceEntry], reference: str | None, choices: HeaderChoices
 ) -> Native:
     """The named subject, or the first that can be read."""
     if reference is not None:
@@ -27,7 +27,7 @@ def choose_reference(
     faults = []
     for entry in entries:
         try:
-            return load_native(entry, assume_orientation)
+            return load_native(entry, choices)
         except SubjectError as error:
             faults.append(str(error))
     if reference is not None:
@@ -42,23 +42,23 @@ def grid_from_text(text: str, reference: Native) -> Grid:
     return Grid.axis_aligned(shape, spacing_mm, _middle_mm(reference))
 
 
-def grid_from_file(path: Path, assume_orientation: Orientation | None) -> Grid:
+def grid_from_file(path: Path, choices: HeaderChoices) -> Grid:
     """Shape, spacing and centre of a NIfTI file, along the axes of the world."""
     try:
-        grid = read_grid(path, assume_orientation=assume_orientation)
+        grid = read_grid(path, choices=choices)
     except SubjectError as error:
         raise UsageError(error.code, f"--like: {error.message}") from error
     return Grid.axis_aligned(grid.shape, grid.spacing_mm, grid.center_mm)
 
 
 def grid_from_data(
-    entries: Sequence[SourceEntry], reference: Native, assume_orientation: Orientation | None
+    entries: Sequence[SourceEntry], reference: Native, choices: HeaderChoices
 ) -> Grid:
     """Median spacing, room for the largest subject, sizes that are multiples of 16."""
     grids = []
     for entry in entries:
         try:
-            grids.append(read_grid(entry.image, assume_orientation=assume_orientation))
+            grids.append(read_grid(entry.image, choices=choices))
         except SubjectError:  # it is quarantined when its turn comes
             continue
     spacing_mm = np.round(np.median([grid.spacing_mm for grid in grids], axis=0), 4)

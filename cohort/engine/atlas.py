@@ -5,17 +5,20 @@ that the cohort's store stays what it was and the run does not need the file aga
 """
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 
 from cohort.data.entries import SourceEntry, nifti_stem
+from cohort.data.header_choices import HeaderChoices
 from cohort.data.ingest_subject import Job, bring_in
 from cohort.data.nifti import MAX_BYTES
 from cohort.data.nifti_bytes import read_file
 from cohort.data.storage import storage_error
 from cohort.data.store import CohortStore
 from cohort.data.subject_ids import id_fault
-from cohort.errors import StorageError, SubjectError, UsageError
+from cohort.errors import CohortError, StorageError, SubjectError, UsageError
 from triton_reg import __version__
 
 FOLDER = "atlas.zarr"
@@ -45,12 +48,25 @@ def bring_atlas(run_dir: Path, store: CohortStore, image: Path, labels: Path | N
     except OSError as error:
         raise storage_error(path, error) from error
     own = CohortStore.create(path, store.grid, settings=store.settings)
-    job = Job(SourceEntry(subject_id, image, labels), store.path, None, __version__)
+    job = Job(SourceEntry(subject_id, image, labels), store.path, HeaderChoices(), __version__)
     try:
         bring_in(store, job, into=own)
     except SubjectError as error:
         raise UsageError("E_ATLAS", f"the atlas cannot be used: {error}") from error
     return own
+
+
+@contextmanager
+def removed_on_failure(run_dir: Path) -> Iterator[None]:
+    """Take the atlas away if the run is not planned after all, and an empty folder with it."""
+    try:
+        yield
+    except CohortError:
+        shutil.rmtree(run_dir / FOLDER, ignore_errors=True)
+        for folder in (run_dir / "parts", run_dir):
+            with suppress(OSError):  # it is not empty, or was there before and somebody else's
+                folder.rmdir()
+        raise
 
 
 def kept_atlas(run_dir: Path) -> CohortStore:

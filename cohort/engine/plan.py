@@ -15,7 +15,14 @@ import numpy as np
 from cohort.config.method import MethodConfig
 from cohort.data.storage import storage_error, write_atomic, write_once
 from cohort.data.store import CohortStore
-from cohort.engine.atlas import FOLDER, atlas_file, bring_atlas, check_same_atlas, kept_atlas
+from cohort.engine.atlas import (
+    FOLDER,
+    atlas_file,
+    bring_atlas,
+    check_same_atlas,
+    kept_atlas,
+    removed_on_failure,
+)
 from cohort.engine.pairs import select_pairs
 from cohort.engine.spec import SCHEMA, RunSpec, differences
 from cohort.errors import StorageError, UsageError
@@ -124,9 +131,14 @@ def open_run(run_dir: Path, store: CohortStore, settings: PlanSettings) -> RunSp
             "E_ATLAS", "labels of an atlas need the atlas: --pairs atlas:FILE or --pairs to:FILE"
         )
     if not (run_dir / "run.json").exists():
+        if file is None:
+            spec, pairs = make_plan(store, settings)
+        else:
+            _make_folder(run_dir)
+            with removed_on_failure(run_dir):
+                atlas = bring_atlas(run_dir, store, file, settings.atlas_labels)
+                spec, pairs = make_plan(store, settings, atlas)
         _make_folder(run_dir)
-        atlas = bring_atlas(run_dir, store, file, settings.atlas_labels) if file else None
-        spec, pairs = make_plan(store, settings, atlas)
         if _write_plan(run_dir, spec, pairs):
             return spec
     existing = RunSpec.load(run_dir)

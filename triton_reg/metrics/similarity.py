@@ -89,8 +89,11 @@ def lncc(fixed: Tensor, warped: Tensor, mask: Tensor, width: int = 9) -> Tensor:
         return lncc_reference(fixed, warped, mask, width)
     from triton_reg.ops._cpu.local_correlation import local_correlation_sums
 
-    arrays = [array(volume[:, 0]) for volume in (_standardised(fixed), _standardised(warped), mask)]
-    sums = [local_correlation_sums(*pair, width // 2, _FLAT) for pair in zip(*arrays, strict=True)]
+    volumes = _standardised(fixed), _standardised(warped), mask
+    sums = [
+        local_correlation_sums(first, second, inside, width // 2, _FLAT)
+        for first, second, inside in zip(*(array(one[:, 0]) for one in volumes), strict=True)
+    ]
     total, count = torch.tensor(sums, dtype=torch.float64).unbind(1)
     return total / count.clamp_min(1)
 
@@ -151,7 +154,8 @@ def _joint_histogram(first: Tensor, second: Tensor, mask: Tensor) -> Tensor:
         from triton_reg.ops._cpu.local_correlation import joint_histogram
 
         counts = np.zeros((_BINS, _BINS), np.int64)
-        joint_histogram(*(array(one) for one in (first, second, mask, low, scale)), counts)
+        volumes = array(first), array(second), array(mask)
+        joint_histogram(*volumes, array(low), array(scale), counts)
         return torch.from_numpy(counts).double()
     rows, columns = (
         ((one[inside] - low[index]) * scale[index]).clamp(0, _BINS - 1).long()

@@ -1,0 +1,1 @@
+"""What `cohort check` measures, compares and says."""

@@ -1,0 +1,197 @@
+"""A pair of a run in native space: its chain of transforms, and the grids of both subjects' files.
+
+The way is native (fixed) -> working -> displacement -> working -> native (moving). Ingest's
+alignments and the displacement are kept apart and composed at each position, so that nothing is
+resampled twice.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cohort.data.align import recorded_to_native
+from cohort.data.geometry import Grid
+from cohort.data.header_choices import ORIENTATION, HeaderChoices
+from cohort.data.keypoints import file_grid
+from cohort.data.one_thread import one_thread
+from cohort.engine.plan import tiles_of
+from cohort.engine.workbench import Workbench
+from cohort.errors import SubjectError, UsageError
+from cohort.studies.chain import Chain, Field
+
+
+@dataclass(frozen=True, eq=False)
+class NativeSubject:
+    """Where a subject came from.
+
+    grid: of its image file, in the file's own axis order. to_native_mm: ``[4, 4]``, working world
+    -> native world. image: the file, where it was when it was ingested. sha256: of all its files,
+    by role. choices: what was believed of headers in doubt, which holds for other files of its
+    world too.
+    """
+
+    subject_id: str
+    grid: Grid
+    to_native_mm: np.ndarray
+    image: Path
+    sha256: dict[str, str]
+    choices: HeaderChoices
+
+    @classmethod
+    def of(cls, workbench: Workbench, subject_id: str) -> "NativeSubject":
+        """From the record of a subject of a run.
+
+        Raises:
+            SubjectError: ``E_NATIVE`` if the subject did not come from a file.
+        """
+        record = workbench.store_of(subject_id).record(subject_id)
+        provenance = record["provenance"]
+        try:
+            chosen = provenance["settings"].get("header_choices", [])
+            fixes = tuple(name for name in chosen if name != ORIENTATION)
+            assumed = "RAS" if ORIENTATION in chosen else None
+            return cls(
+                subject_id,
+                file_grid(provenance["header"]),
+                recorded_to_native(provenance),
+                Path(record["source"]["image"]["path"]),
+                {role: file["sha256"] for role, file in record["source"].items()},
+                HeaderChoices.parse(fixes, assumed),
+            )
+        except (KeyError, TypeError) as error:
+            raise SubjectError(
+                "E_NATIVE",
+                f"the record of {subject_id} says nothing of a file that it came from; need a"
+                " subject that `cohort ingest` brought in",
+            ) from error
+
+
+@dataclass(frozen=True)
+class Route:
+    """Which displacements lead from one subject to another.
+
+    fixed, moving: the ends. via: subjects between them, in this order from fixed to moving.
+    inverse: whether it is gone backwards, from moving to fixed, through inverted displacements.
+    """
+
+    fixed: str
+    moving: str
+    via: tuple[str, ...] = ()
+    inverse: bool = False
+
+    @property
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """The pairs ``(fixed, moving)`` to register, from fixed to moving."""
+        stops = (self.fixed, *self.via, self.moving)
+        return tuple(pairwise(stops))
+
+    def check(self, subject_ids: Sequence[str]) -> None:
+        """Refuse subjects that are not in the run, and steps from a subject to itself."""
+        for subject_id in (self.fixed, *self.via, self.moving):
+            if subject_id not in subject_ids:
+                known = ", ".join(subject_ids[:5]) + (", ..." if len(subject_ids) > 5 else "")
+                raise UsageError(
+                    "E_PAIRS", f"the run has no subject {subject_id!r}; it has {known}"
+                )
+        for fixed, moving in self.pairs:
+            if fixed == moving:
+                raise UsageError("E_PAIRS", f"need two subjects, got {fixed!r} as both")
+
+
+@dataclass(frozen=True, eq=False)
+class NativePair:
+    """A route of a run, ready to be applied.
+
+    chain: from the world of ``onto`` to that of ``of``. onto: on whose grid images arrive. of:
+    whose images are resampled. residual_voxels: the largest and the mean distance that is left of
+    a trip back and forth through the inverted displacements, the worst of them; None without any.
+    """
+
+    route: Route
+    chain: Chain
+    onto: NativeSubject
+    of: NativeSubject
+    residual_voxels: tuple[float, float] | None
+
+    @property
+    def direction(self) -> str:
+        """What the chain does, as a sentence for people."""
+        onto, of = self.onto.subject_id, self.of.subject_id
+        between = f" through {', '.join(self.route.via)}" if self.route.via else ""
+        inverted = ", by the inverted displacement" if self.route.inverse else ""
+        return (
+            f"resamples images of {of} onto {onto} and maps points of {onto} to {of}"
+            f"{between}{inverted}"
+        )
+
+
+def native_pair(workbench: Workbench, route: Route) -> NativePair:
+    """Register what a route needs once more and put its chain together.
+
+    Raises:
+        UsageError: ``E_PAIRS`` if the route names other subjects than those of the run.
+        SubjectError: if one of the subjects is broken, has changed or did not come from a file.
+    """
+    route.check(workbench.spec.subject_ids)
+    links = [_link(workbench, fixed, moving, route.inverse) for fixed, moving in route.pairs]
+    if route.inverse:
+        links.reverse()
+    chain = links[0][0]
+    for link, _ in links[1:]:
+        chain = chain.then(link)
+    return NativePair(
+        route,
+        chain,
+        onto=NativeSubject.of(workbench, chain.source),
+        of=NativeSubject.of(workbench, chain.target),
+        residual_voxels=max(residual for _, residual in links) if route.inverse else None,
+    )
+
+
+def pairs_with(workbench: Workbench, moving: str | None) -> list[tuple[str, str]]:
+    """The run's pairs with one moving subject, which may be left out if the run has one only.
+
+    Raises:
+        UsageError: ``E_PAIRS`` if it has several, or none with this one.
+    """
+    pairs = [
+        pair for tile in tiles_of(workbench.run_dir, workbench.spec) for pair in sorted(tile.pairs)
+    ]
+    movings = sorted({one for _, one in pairs})
+    if moving is None and len(movings) == 1:
+        (moving,) = movings
+    found = sorted(pair for pair in pairs if pair[1] == moving)
+    if not found:
+        known = ", ".join(movings[:5]) + (", ..." if len(movings) > 5 else "")
+        asked = "none was named" if moving is None else f"got {moving!r}"
+        raise UsageError("E_PAIRS", f"need a moving subject of the run, {known}; {asked}")
+    return found
+
+
+def _link(
+    workbench: Workbench, fixed: str, moving: str, inverse: bool
+) -> tuple[Chain, tuple[float, float]]:
+    """The chain of one pair, and the residual of its inverse."""
+    here, there = NativeSubject.of(workbench, fixed), NativeSubject.of(workbench, moving)
+    residual = (0.0, 0.0)
+    with one_thread(), torch.inference_mode():
+        displacement = workbench.register(fixed, moving)
+        if inverse:
+            found = displacement.inverse()
+            displacement, here, there = found.displacement, there, here
+            residual = found.residual_max.item(), found.residual_mean.item()
+        vectors = displacement.full()[0].numpy()
+    # a displacement between two sizes keeps corners on corners: only its unit has to be the grid's
+    scale = [
+        (new - 1) / (old - 1)
+        for new, old in zip(displacement.fixed_shape, displacement.moving_shape, strict=True)
+    ]
+    vectors = vectors * np.array(scale, dtype=np.float32).reshape(3, 1, 1, 1)
+    grid = workbench.store.grid.resampled(displacement.fixed_shape)
+    matrices = (np.linalg.inv(here.to_native_mm), there.to_native_mm)
+    chain = Chain(here.subject_id, there.subject_id, matrices, (Field(vectors, grid),))
+    return chain, residual
