@@ -23,6 +23,13 @@ Pairs = Annotated[
 AtlasLabels = Annotated[
     Path | None, typer.Option(help="Segmentation of the NIfTI file that atlas: or to: names.")
 ]
+Metrics = Annotated[
+    str | None,
+    typer.Option(
+        help="Measures beyond the headline ones, by family: overlap, surface, deformation,"
+        " similarity, consistency (registers each pair both ways), or all. [default: none]"
+    ),
+]
 MethodName = Annotated[str | None, typer.Option("--method", help="voxelopt. [default: voxelopt]")]
 Config = Annotated[Path | None, typer.Option(help="YAML file with settings of the method.")]
 Assignments = Annotated[

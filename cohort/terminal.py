@@ -197,6 +197,7 @@ def _summary_rows(summary: Summary) -> dict[str, object]:
         ("NCC", summary.ncc_before, summary.ncc, ""),
         ("endpoint error", summary.epe_before_mm, summary.epe_mm, " mm"),
         ("keypoint error", summary.tre_before_mm, summary.tre_mm, " mm"),
+        ("mean HD95", summary.hd95_mm_before_mean, summary.hd95_mm_mean, " mm"),
     ):
         if before is not None and after is not None:
             rows[name] = f"{before:.3f}{unit} before, {after:.3f}{unit} after"

@@ -11,7 +11,13 @@ from torch import Tensor
 
 from cohort.data.geometry import Grid
 from cohort.data.store import Subject
-from cohort.engine.measure import measure_pair, spacing_on, true_displacement, warped_labels
+from cohort.engine.measure import measure_pair
+from cohort.engine.registered_pair import (
+    RegisteredPair,
+    spacing_on,
+    true_displacement,
+    warped_labels,
+)
 from cohort.engine.scan import Scan
 from triton_reg import Displacement
 
@@ -47,9 +53,13 @@ def field(voxels: tuple[float, ...]) -> np.ndarray:
     return translation(voxels)[0].numpy()
 
 
+def measured(fixed: Scan, moving: Scan, displacement: Displacement, grid: Grid, *families: str):
+    return measure_pair(RegisteredPair.of(fixed, moving, displacement, grid), families)
+
+
 def test_a_pair_and_its_true_displacement_overlap_fully() -> None:
     fixed, moving = Scan.of(subject()), Scan.of(moved(subject()))
-    measures = measure_pair(fixed, moving, displaced(STEP), GRID)
+    measures = measured(fixed, moving, displaced(STEP), GRID)
     assert measures["dice_mean"] == 1
     assert measures["dice"] == [(1, 1.0), (2, 1.0)]
     assert measures["dice_before"] < 0.9
@@ -62,8 +72,8 @@ def test_a_pair_and_its_true_displacement_overlap_fully() -> None:
 
 def test_before_is_the_pair_as_it_is() -> None:
     fixed, moving = Scan.of(subject(0)), Scan.of(moved(subject(1)))
-    still = measure_pair(fixed, moving, displaced((0, 0, 0)), GRID)
-    other = measure_pair(fixed, moving, displaced((1, 1, 1)), GRID)
+    still = measured(fixed, moving, displaced((0, 0, 0)), GRID)
+    other = measured(fixed, moving, displaced((1, 1, 1)), GRID)
     for before, after in (("dice_before", "dice_mean"), ("ncc_before", "ncc")):
         assert still[before] == other[before] == pytest.approx(still[after], rel=1e-6)
     assert still["displacement_mean_mm"] == 0
@@ -94,7 +104,7 @@ def known_pair() -> tuple[Scan, Scan]:
     ids=["true", "none", "off"],
 )
 def test_the_endpoint_error_is_the_distance_to_the_truth(voxels, error_mm: float) -> None:
-    measures = measure_pair(*known_pair(), displaced(voxels), GRID)
+    measures = measured(*known_pair(), displaced(voxels), GRID)
     assert measures["epe_mm"] == pytest.approx(error_mm, abs=1e-5)
     assert measures["epe_before_mm"] == pytest.approx(5)
 
@@ -102,7 +112,7 @@ def test_the_endpoint_error_is_the_distance_to_the_truth(voxels, error_mm: float
 def test_on_the_halved_grid_millimetres_stay_millimetres() -> None:
     scale = [(half - 1) / (full - 1) for half, full in zip(HALF, SHAPE, strict=True)]
     vectors = translation(tuple(s * f for s, f in zip(STEP, scale, strict=True)), HALF)
-    measures = measure_pair(*known_pair(), Displacement(vectors, HALF, HALF), GRID)
+    measures = measured(*known_pair(), Displacement(vectors, HALF, HALF), GRID)
     assert measures["epe_mm"] == pytest.approx(0, abs=1e-5)
     assert measures["epe_before_mm"] == pytest.approx(5, rel=1e-5)
     assert measures["displacement_mean_mm"] == pytest.approx(5, rel=1e-5)
@@ -118,14 +128,14 @@ def test_only_structures_of_both_subjects_count() -> None:
     labels = ellipsoids(SHAPE, (0, 0, 0))
     fixed = Scan.of(subject(labels=np.where(labels == 2, 7, labels).astype(np.uint16)))
     moving = Scan.of(subject(labels=labels))
-    measures = measure_pair(fixed, moving, displaced((0, 0, 0)), GRID)
+    measures = measured(fixed, moving, displaced((0, 0, 0)), GRID)
     assert [label for label, _ in measures["dice"]] == [1]
     assert measures["dice_mean"] == measures["dice"][0][1]
 
 
 @pytest.mark.parametrize("labels", [None, np.full(SHAPE, 9, np.uint16)], ids=["none", "others"])
 def test_without_a_common_structure_there_is_no_overlap(labels: np.ndarray | None) -> None:
-    measures = measure_pair(
+    measures = measured(
         Scan.of(subject()), Scan.of(subject(1, labels=labels)), displaced((0, 0, 0)), GRID
     )
     assert not {"dice", "dice_mean", "dice_before", "dice_structures_before"} & measures.keys()
@@ -133,7 +143,7 @@ def test_without_a_common_structure_there_is_no_overlap(labels: np.ndarray | Non
 
 
 def test_a_structure_that_leaves_the_grid_overlaps_by_nothing() -> None:
-    measures = measure_pair(Scan.of(subject()), Scan.of(subject()), displaced((40, 0, 0)), GRID)
+    measures = measured(Scan.of(subject()), Scan.of(subject()), displaced((40, 0, 0)), GRID)
     assert measures["dice"] == [(1, 0.0), (2, 0.0)]
     assert measures["dice_before"] == 1
 
@@ -144,7 +154,7 @@ def test_without_labels_the_mask_says_where_to_measure() -> None:
     vectors = torch.where(torch.from_numpy(mask) > 0, translation(STEP), torch.tensor(9.0))
     known = [replace(scan, labels=None) for scan in known_pair()]
     fixed = replace(known[0], mask=torch.from_numpy(mask)[None, None].float())
-    measures = measure_pair(fixed, known[1], Displacement(vectors, SHAPE, SHAPE), GRID)
+    measures = measured(fixed, known[1], Displacement(vectors, SHAPE, SHAPE), GRID)
     assert measures["epe_mm"] == pytest.approx(0, abs=1e-5)
     assert measures["ncc"] == pytest.approx(1, abs=1e-6)
 
@@ -157,10 +167,10 @@ def test_what_is_outside_of_either_mask_is_not_compared() -> None:
     spoiled = replace(spoiled, labels=np.where(mask, clean.labels, 2).astype(np.uint16))
     masked = Scan.of(replace(spoiled, mask=mask))
     for pair in ((masked, Scan.of(clean)), (Scan.of(clean), masked)):
-        measures = measure_pair(*pair, displaced((0, 0, 0)), GRID)
+        measures = measured(*pair, displaced((0, 0, 0)), GRID)
         assert measures["ncc"] == measures["ncc_before"] == pytest.approx(1, abs=1e-6)
         assert measures["dice_mean"] == measures["dice_before"] == 1
-    without = measure_pair(Scan.of(spoiled), Scan.of(clean), displaced((0, 0, 0)), GRID)
+    without = measured(Scan.of(spoiled), Scan.of(clean), displaced((0, 0, 0)), GRID)
     assert without["ncc"] < 0.9
     assert without["dice_mean"] < 0.9
 
@@ -171,7 +181,7 @@ def test_a_moving_mask_is_looked_at_where_it_is_moved_to() -> None:
     fixed = replace(subject(), mask=mask)
     spoiled = np.where(mask, fixed.volume, 1e3).astype(np.float32)
     moving = replace(moved(replace(fixed, volume=spoiled)), mask=np.roll(mask, STEP, (0, 1, 2)))
-    measures = measure_pair(Scan.of(subject()), Scan.of(moving), displaced(STEP), GRID)
+    measures = measured(Scan.of(subject()), Scan.of(moving), displaced(STEP), GRID)
     assert measures["ncc"] == pytest.approx(1, abs=1e-6)
 
 
@@ -182,24 +192,24 @@ def test_keypoints_are_moved_and_measured_in_the_moving_subjects_own_mm() -> Non
     to_native_mm = np.diag([1, 0.5, 1, 1.0])
     fixed = Scan.of(subject(keypoints_mm=points))
     moving = Scan.of(subject(keypoints_mm=there), to_native_mm)
-    measures = measure_pair(fixed, moving, displaced(STEP), GRID)
+    measures = measured(fixed, moving, displaced(STEP), GRID)
     assert measures["tre_max_mm"] == pytest.approx(2, abs=1e-5)
     assert measures["tre_mm"] == pytest.approx(2 / 3, abs=1e-5)
     assert measures["tre_p30_mm"] == pytest.approx(0, abs=1e-5)
     assert measures["tre_sd_mm"] == pytest.approx(np.std([2, 0, 0]), abs=1e-5)
     assert measures["tre_before_mm"] == pytest.approx((2 * 5 + math.sqrt(25 + 4)) / 3)
     halved = Displacement(displaced(STEP).vectors[..., ::2, ::2, ::2] / 2, HALF, HALF)
-    again = measure_pair(fixed, moving, halved, GRID)
+    again = measured(fixed, moving, halved, GRID)
     assert again["tre_mm"] == pytest.approx(measures["tre_mm"], abs=0.5)
-    assert "tre_mm" not in measure_pair(fixed, Scan.of(subject()), displaced(STEP), GRID)
+    assert "tre_mm" not in measured(fixed, Scan.of(subject()), displaced(STEP), GRID)
     fewer = replace(moving, keypoints_mm=torch.from_numpy(there[:2]))
-    assert "tre_mm" not in measure_pair(fixed, fewer, displaced(STEP), GRID)
+    assert "tre_mm" not in measured(fixed, fewer, displaced(STEP), GRID)
 
 
 def test_no_measure_is_ever_nan() -> None:
     flat = Scan.of(subject(volume=np.full(SHAPE, 3, np.float32), mask=np.zeros(SHAPE, np.uint8)))
     unlabelled = replace(flat, labels=None, **truths())
-    measures = measure_pair(unlabelled, unlabelled, displaced((0, 0, 0)), GRID)
+    measures = measured(unlabelled, unlabelled, displaced((0, 0, 0)), GRID)
     assert measures["ncc"] == 0
     assert "epe_mm" not in measures  # nowhere to measure it
     assert not any(isinstance(one, float) and math.isnan(one) for one in measures.values())

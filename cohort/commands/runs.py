@@ -9,6 +9,7 @@ from cohort import terminal
 from cohort.config.method import MethodConfig, method_config
 from cohort.data.store import CohortStore
 from cohort.engine.events import pairs_per_hour, seconds_a_pair
+from cohort.engine.families import families_of
 from cohort.engine.plan import PlanSettings, open_run
 from cohort.engine.results import read_rows, summarise
 from cohort.engine.run import RunReport, run
@@ -19,6 +20,7 @@ from cohort.options import (
     Config,
     Json,
     MethodName,
+    Metrics,
     Pairs,
     Run,
     Seed,
@@ -39,6 +41,7 @@ def plan(
     method: MethodName = None,
     config: Config = None,
     assignments: Assignments = None,
+    metrics: Metrics = None,
     seed: Seed = None,
     tile_size: TileSize = None,
     trust_code: TrustCode = False,
@@ -46,7 +49,8 @@ def plan(
 ) -> None:
     """Write down which pairs a run will register, and how, before it begins."""
     chosen = _method(method, config, assignments)
-    settings = PlanSettings(chosen, pairs, seed, tile_size, trust_code, atlas_labels)
+    families = None if metrics is None else families_of(metrics)
+    settings = PlanSettings(chosen, pairs, seed, tile_size, trust_code, atlas_labels, families)
     spec = open_run(run_dir, CohortStore.open(store), settings)
     if json:
         terminal.say_json(spec.model_dump(mode="json", exclude_none=True))
@@ -62,6 +66,7 @@ def register(
     method: MethodName = None,
     config: Config = None,
     assignments: Assignments = None,
+    metrics: Metrics = None,
     seed: Seed = None,
     tile_size: TileSize = None,
     trust_code: TrustCode = False,
@@ -74,7 +79,8 @@ def register(
     """
     opened = CohortStore.open(store)
     chosen = _method(method, config, assignments)
-    settings = PlanSettings(chosen, pairs, seed, tile_size, trust_code, atlas_labels)
+    families = None if metrics is None else families_of(metrics)
+    settings = PlanSettings(chosen, pairs, seed, tile_size, trust_code, atlas_labels, families)
     spec = open_run(run_dir, opened, settings)
     count = min(worker_count(workers), spec.n_tiles)
     with terminal.progress_bar("registering", quiet=json) as update:

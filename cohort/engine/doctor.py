@@ -13,7 +13,9 @@ import torch
 from cohort.config.method import method_config
 from cohort.data.geometry import Grid
 from cohort.data.one_thread import one_thread
+from cohort.engine.families import MEASURES
 from cohort.engine.measure import measure_pair
+from cohort.engine.registered_pair import RegisteredPair
 from cohort.engine.scan import Scan
 from triton_reg import Method
 
@@ -57,7 +59,7 @@ def _run_once(method: Method, fixed: Scan, moving: Scan) -> None:
     pair = torch.zeros(1, 2, dtype=torch.int32)
     found = method.register(fixed_features, moving_features, pair).displacement
     grid = Grid.axis_aligned(_SHAPE, spacing_mm=(1, 1, 1), center_mm=(0, 0, 0))
-    measure_pair(fixed, moving, found, grid)
+    measure_pair(RegisteredPair.of(fixed, moving, found, grid, backward=found), MEASURES)
 
 
 def _scan(seed: int) -> Scan:

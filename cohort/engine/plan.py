@@ -39,6 +39,7 @@ class PlanSettings:
         pairs: a design of :func:`cohort.engine.pairs.select_pairs`, ``all``; or ``atlas:`` or
             ``to:`` with a NIfTI file that is not in the store.
         atlas_labels: segmentation of that file.
+        metrics: families of measures beyond the headline ones; none.
         seed: of random designs; 0.
         tile_size: side of a tile in subjects; from the number of pairs.
         trust_code: whether code that the method's settings name may be run; the plan forgets it.
@@ -50,6 +51,7 @@ class PlanSettings:
     tile_size: int | None = None
     trust_code: bool = False
     atlas_labels: Path | None = None
+    metrics: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,7 @@ def make_plan(
         "pairs_digest": hashlib.sha256(pairs.tobytes()).hexdigest(),
         "seed": seed,
         "tile_size": tile_size,
+        "metrics": list(settings.metrics or ()),
         "method": method.model_dump(mode="json", exclude_none=True),
         "fingerprint": method.build(trust_code=settings.trust_code).fingerprint,
     }
@@ -150,6 +153,7 @@ def open_run(run_dir: Path, store: CohortStore, settings: PlanSettings) -> RunSp
         existing.seed if settings.seed is None else settings.seed,
         settings.tile_size or existing.tile_size,
         settings.trust_code,
+        metrics=existing.metrics if settings.metrics is None else settings.metrics,
     )
     asked, _ = make_plan(store, own, kept_atlas(run_dir) if existing.atlas else None)
     if existing.plan_digest != asked.plan_digest:

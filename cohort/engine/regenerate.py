@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from cohort.data.one_thread import one_thread
-from cohort.engine.measure import spacing_on, warped_labels
+from cohort.engine.registered_pair import spacing_on, warped_labels
 from cohort.engine.workbench import Workbench
 from triton_reg.displacement import jacobian_determinant
 

@@ -11,8 +11,10 @@ import pyarrow.parquet as pq
 
 from cohort.data.storage import is_storage_fault, storage_error, write_once
 from cohort.errors import StorageError
+from triton_reg.metrics.deformation import DeformationMeasures
 
 _SCORES = pa.map_(pa.int32(), pa.float64())
+_SIMILARITIES = ("mse", "lncc", "mi")
 SCHEMA = pa.schema([
     ("pair_key", pa.string()),
     ("tile", pa.string()),
@@ -36,6 +38,23 @@ SCHEMA = pa.schema([
     ("tre_sd_mm", pa.float64()),
     ("tre_p30_mm", pa.float64()),
     ("tre_max_mm", pa.float64()),
+    ("jaccard", _SCORES),
+    ("jaccard_mean", pa.float64()),
+    ("volume_similarity", _SCORES),
+    ("volume_similarity_mean", pa.float64()),
+    ("hd95_mm", _SCORES),
+    ("hd95_mm_mean", pa.float64()),
+    ("hd95_mm_before_mean", pa.float64()),
+    ("hd_mm", _SCORES),
+    ("hd_mm_mean", pa.float64()),
+    ("assd_mm", _SCORES),
+    ("assd_mm_mean", pa.float64()),
+    ("surface_dice", _SCORES),
+    ("surface_dice_mean", pa.float64()),
+    ("hd95_vox_mean", pa.float64()),
+    *((name, pa.float64()) for name in DeformationMeasures._fields),
+    *((f"{name}{when}", pa.float64()) for when in ("_before", "") for name in _SIMILARITIES),
+    ("ice_mm", pa.float64()),
     ("register_s", pa.float64()),
     ("metrics_s", pa.float64()),
     ("elapsed_s", pa.float64()),
@@ -50,6 +69,7 @@ INCIDENTAL = ("register_s", "metrics_s", "elapsed_s", "worker", "attempt", "fini
 MEASURES = (
     "dice_mean", "dice_before", "ncc", "ncc_before", "folding", "sdlogj",
     "displacement_mean_mm", "epe_mm", "epe_before_mm", "tre_mm", "tre_before_mm",
+    "hd95_mm_mean", "hd95_mm_before_mean", "ice_mm",
 )  # fmt: skip
 
 
@@ -71,6 +91,9 @@ class Summary:
     epe_before_mm: float | None
     tre_mm: float | None
     tre_before_mm: float | None
+    hd95_mm_mean: float | None
+    hd95_mm_before_mean: float | None
+    ice_mm: float | None
     busy_s: float
 
 

@@ -35,6 +35,7 @@ class RunSpec(BaseModel):
     atlas: str | None = None
     pairs_digest: str
     seed: int
+    metrics: tuple[str, ...] = ()
     n_pairs: int
     n_tiles: int
     tile_size: int
@@ -95,4 +96,5 @@ def _choices(spec: RunSpec) -> dict[str, Any]:
     settings = {
         name: "not given" if value is None else value for name, value in spec.method.settings
     }
+    own["metrics"] = ",".join(spec.metrics) or "none"
     return {**own, "method": spec.method.name, **settings}

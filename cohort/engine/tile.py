@@ -13,6 +13,7 @@ import torch
 from cohort.data.one_thread import one_thread
 from cohort.engine.measure import measure_pair
 from cohort.engine.plan import Tile
+from cohort.engine.registered_pair import RegisteredPair
 from cohort.engine.results import commit_part, pair_key, part_path
 from cohort.engine.workbench import Workbench
 from cohort.errors import StorageError, SubjectError
@@ -92,9 +93,12 @@ def _register_and_measure(workbench: Workbench, fixed: str, moving: str) -> dict
     scans = workbench.subject(fixed).scan, workbench.subject(moving).scan
     start = time.perf_counter()
     displacement = workbench.register(fixed, moving)
+    families = workbench.spec.metrics
+    backward = workbench.register(moving, fixed) if "consistency" in families else None
     registered = time.perf_counter()
     with workbench.timed("metrics_s"):
-        measures = measure_pair(*scans, displacement, workbench.store.grid)
+        pair = RegisteredPair.of(*scans, displacement, workbench.store.grid, backward)
+        measures = measure_pair(pair, families)
     measured = time.perf_counter()
     times = {
         "register_s": registered - start,
