@@ -202,7 +202,7 @@ def test_the_page_is_whole_and_needs_nothing_from_outside():
     checked = _Checked(page)
     assert checked.all("html") == [{"lang": "en"}]
     images = checked.all("img")
-    assert len(images) == 6 + 1 + 1
+    assert len(images) == 6 + 1 + 1 + 1  # measures, structures, matrix, pair
     assert all(image["src"].startswith("data:image/") and image["alt"] for image in images)
     assert all("scope" in head for head in checked.all("th"))
     assert not checked.all("link")
@@ -256,7 +256,7 @@ def test_a_run_without_labels_and_truth_has_neither_in_its_page():
     assert "The 6 pairs with the lowest NCC" in text
     assert "No pair has labels on both sides" in text
     assert "Mean NCC as fixed" in text
-    assert len(_Checked(page).all("img")) == 4
+    assert len(_Checked(page).all("img")) == 4 + 1  # measures, matrix
 
 
 def test_a_run_without_pairs_says_so():

@@ -70,9 +70,10 @@ def histogram(
             axes.hist(values, bins=list(edges), color=color, alpha=0.7, label=text)
             axes.axvline(mean, color=color, linewidth=1.3, linestyle=(0, (3, 2)))
         axes.set(xlabel=label, ylabel="pairs", xlim=(edges[0], edges[-1]))
+        axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
         figure.legend(loc="upper left", ncols=2, frameon=False, fontsize=8.5, borderaxespad=0)
-        return _svg(figure)
+        return svg(figure)
 
 
 def _bin_edges(values: np.ndarray, lower: float | None) -> np.ndarray:
@@ -112,7 +113,7 @@ def structure_plot(table: pl.DataFrame) -> str:
         axes.grid(axis="x", color="#e2e2e2", linewidth=0.8)
         axes.set_axisbelow(True)
         figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=8.5)
-        return _svg(figure)
+        return svg(figure)
 
 
 def _printable(name: str) -> str:
@@ -126,7 +127,7 @@ def mosaic(images: PairImages) -> str:
     The outlines are those of the fixed labels, so a good registration fills them. Patient left is
     on the left, front and top are up.
     """
-    center = _center(images.fixed_labels, images.fixed.shape)
+    center = plane_center(images)
     columns = (("fixed", images.fixed), ("moving", images.moving), ("warped", images.warped))
     sizes_mm = np.array(images.fixed.shape) * images.spacing_mm
     heights = [sizes_mm[1 if axis == 2 else 2] for axis, _ in PLANES]
@@ -138,32 +139,35 @@ def mosaic(images: PairImages) -> str:
         )
         figure.subplots_adjust(0, 0, 1, 1 - 0.3 / figure.get_figheight())
         for row, (axis, _) in zip(panels, PLANES, strict=True):
-            outlines = _outlines(images.fixed_labels, axis, center)
+            rims = outlines(images.fixed_labels, axis, center)
             for axes, (name, volume) in zip(row, columns, strict=True):
                 box = (0, sizes_mm[1 if axis == 0 else 0], 0, sizes_mm[1 if axis == 2 else 2])
-                low, high = _window(images.fixed if name == "fixed" else images.moving)
+                low, high = window(images.fixed if name == "fixed" else images.moving)
                 plane = np.take(volume, center[axis], axis).T
                 axes.imshow(plane, "gray", vmin=low, vmax=high, origin="lower", extent=box)
-                if outlines is not None and name != "fixed":
-                    axes.imshow(outlines, origin="lower", extent=box, interpolation="antialiased")
+                if rims is not None and name != "fixed":
+                    axes.imshow(rims, origin="lower", extent=box, interpolation="antialiased")
                 axes.set_axis_off()
         for axes, (name, _) in zip(panels[0], columns, strict=True):
             axes.set_title(name, color="white", fontsize=9, pad=4)
         return _png(figure)
 
 
-def _center(labels: np.ndarray | None, shape: tuple[int, ...]) -> tuple[int, ...]:
+def plane_center(images: PairImages) -> tuple[int, ...]:
+    """The voxel that planes go through: the middle of the fixed labels, or of the volume."""
+    labels = images.fixed_labels
     if labels is None or not labels.any():
-        return tuple(size // 2 for size in shape)
+        return tuple(size // 2 for size in images.fixed.shape)
     return tuple(round(float(positions.mean())) for positions in np.nonzero(labels))
 
 
-def _window(volume: np.ndarray) -> tuple[float, float]:
+def window(volume: np.ndarray) -> tuple[float, float]:
+    """The values that are shown as black and white."""
     low, high = np.percentile(volume, (1, 99.5))
     return float(low), float(max(high, low + 1e-6))
 
 
-def _outlines(labels: np.ndarray | None, axis: int, center: tuple[int, ...]) -> np.ndarray | None:
+def outlines(labels: np.ndarray | None, axis: int, center: tuple[int, ...]) -> np.ndarray | None:
     """A transparent image, ``[rows, columns, 4]``, with a coloured rim inside every structure."""
     if labels is None:
         return None
@@ -178,7 +182,8 @@ def _outlines(labels: np.ndarray | None, axis: int, center: tuple[int, ...]) -> 
     return np.concatenate([colors, rim[..., None]], axis=-1)
 
 
-def _svg(figure: Figure) -> str:
+def svg(figure: Figure) -> str:
+    """A figure as a data URI."""
     content = io.BytesIO()
     FigureCanvasSVG(figure).print_svg(content, metadata={"Date": None})
     return _data_uri("image/svg+xml", content.getvalue())

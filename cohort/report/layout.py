@@ -68,6 +68,24 @@ def subjects(rows: pl.DataFrame) -> Table:
     return laid_out(frame, columns, f"Mean {title} after registration per subject")
 
 
+def outliers(frame: pl.DataFrame) -> Table:
+    """The table of an `overview.outliers`, with the reason in words."""
+    columns = (
+        Column("subject", "Subject"),
+        Column("reason", "Why"),
+        Column("distance", "Robust SD away", 1),
+    )
+    reason = pl.format(
+        "mean {} as {}: {}, typical {}",
+        *("measure", "role"),
+        *(pl.col(name).round_sig_figs(3) for name in ("value", "typical")),
+    )
+    left_out = len(frame) - MOST_FAILURES
+    more = f"; {left_out:,} that are nearer are left out" if left_out > 0 else ""
+    shown = frame.with_columns(reason.alias("reason")).head(MOST_FAILURES)
+    return laid_out(shown, columns, f"Subjects that stand apart{more}")
+
+
 def failures(rows: pl.DataFrame) -> Table:
     """Failed pairs by code and reason."""
     frame = tables.failure_table(rows)

@@ -21,6 +21,8 @@ from cohort.engine.workbench import Workbench
 from cohort.errors import CohortError, UsageError
 from cohort.report import content, layout, tables
 from cohort.report.figures import MOST_STRUCTURES, mosaic, structure_plot
+from cohort.report.overview import matrix_plot, outliers, pair_matrix, throughput_plot
+from cohort.report.views import View, pair_views
 from triton_reg import __version__
 
 WORST_PAIRS = 10
@@ -49,10 +51,11 @@ class Cohort:
 
 @dataclass(frozen=True)
 class Picture:
-    """A mosaic of a pair as a data URI, or the reason why there is none."""
+    """A mosaic of a pair as a data URI and further views, or the reason why there are none."""
 
     uri: str = ""
     missing: str = ""
+    views: tuple[View, ...] = ()
 
 
 def write_report(
@@ -75,8 +78,9 @@ def write_report(
     if not cohort.missing:
         pairs = tables.worst_pairs(rows, WORST_PAIRS).select("fixed", "moving").rows()
         pictures = _pictures(run_dir, store_path, pairs, trust_code, progress)
-    rate = pairs_per_hour(run_dir)
-    page = render_page(run_dir.resolve().name, spec, rows, cohort, pictures, rate, digest)
+    rate, work = pairs_per_hour(run_dir), throughput_plot(run_dir)
+    name = run_dir.resolve().name
+    page = render_page(name, spec, rows, cohort, pictures, rate, digest, work)
     path = _page_path(run_dir)
     try:
         path.parent.mkdir(exist_ok=True)
@@ -110,12 +114,15 @@ def render_page(
     pictures: dict[tuple[str, str], Picture],
     rate: float | None = None,
     digest: str = "",
+    work: str = "",
 ) -> str:
     """The page of a run called `name`, as HTML.
 
-    `pictures` by (fixed, moving); `rate` in pairs per hour; `digest` of all that the page shows.
+    `pictures` by (fixed, moving); `rate` in pairs per hour; `digest` of all that the page shows;
+    `work` a picture of the throughput over time.
     """
-    summary = summarise(rows)
+    summary, matrix = summarise(rows), pair_matrix(rows)
+    title = content.title_of(tables.main_measure(rows))
     by_structure = tables.structure_table(rows, cohort.names)
     return (
         _environment()
@@ -134,7 +141,10 @@ def render_page(
             structures=layout.structures(by_structure),
             subjects=layout.subjects(rows),
             worst=[_worst(row, cohort, pictures) for row in _worst_rows(rows)],
-            worst_by=content.title_of(tables.main_measure(rows)),
+            worst_by=title,
+            matrix=matrix_plot(*matrix, title) if matrix else "",
+            outliers=layout.outliers(outliers(rows)),
+            work=work,
             failures=layout.failures(rows),
             quarantine=layout.quarantine(cohort.quarantined),
             cohort=cohort,
@@ -185,7 +195,8 @@ def _pictures(
     pictures = {}
     for done, (fixed, moving) in enumerate(pairs, start=1):
         try:
-            picture = Picture(mosaic(regenerate_pair(workbench, fixed, moving)))
+            images = regenerate_pair(workbench, fixed, moving)
+            picture = Picture(mosaic(images), views=pair_views(images))
         except CohortError as error:
             picture = Picture(missing=error.message)
         pictures[fixed, moving] = picture

@@ -1,0 +1,147 @@
+"""The views of a pair and the overview of a run, without a browser."""
+
+import base64
+import io
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+import pytest
+from PIL import Image
+
+from cohort.engine.regenerate import PairImages
+from cohort.report.overview import matrix_plot, outliers, pair_matrix
+from cohort.report.views import pair_views
+
+SHAPE = (24, 20, 12)
+SPACING_MM = (1.0, 1.0, 2.0)
+
+
+def images(displacement: np.ndarray | None = None) -> PairImages:
+    grid = np.indices(SHAPE).astype(np.float32)
+    volume = grid[0] + 2 * grid[1] + 3 * grid[2]
+    labels = np.zeros(SHAPE, np.uint16)
+    labels[6:18, 6:14, 3:9] = 1
+    vectors = np.zeros((3, *SHAPE), np.float32) if displacement is None else displacement
+    jacobian = np.ones([size - 2 for size in SHAPE], np.float32)
+    arrays = (volume, volume, volume, labels, labels, labels, vectors, jacobian)
+    return PairImages(*arrays, spacing_mm=SPACING_MM)
+
+
+def pixels(uri: str) -> np.ndarray:
+    kind, _, content = uri.partition(",")
+    assert kind == "data:image/webp;base64"
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(content))).convert("RGB")).astype(int)
+
+
+def views(pair: PairImages) -> dict[str, np.ndarray]:
+    return {view.name: pixels(view.uri) for view in pair_views(pair)}
+
+
+def test_views_lie_on_each_other_in_square_millimetres() -> None:
+    found = views(images())
+    assert list(found) == ["fixed", "warped", "checkerboard", "volume change", "grid"]
+    # axial 24 x 20 mm, coronal 24 x 24 mm, sagittal 20 x 24 mm, three pixels a mm
+    assert {one.shape for one in found.values()} == {(72, 72 + 72 + 60 + 2 * 8, 3)}
+    assert np.abs(found["fixed"] - found["warped"]).max() == 0
+
+
+def test_every_view_says_what_it_shows() -> None:
+    assert all(len(view.alt) > 20 for view in pair_views(images()))
+
+
+def test_the_grid_is_straight_without_and_bent_with_a_displacement() -> None:
+    def lines(pair: PairImages) -> np.ndarray:
+        """How much the grid adds to each column of the axial plane."""
+        found = views(pair)
+        return np.abs(found["grid"] - found["checkerboard"])[:, :72].mean(axis=(0, 2))
+
+    straight = lines(images())
+    assert straight.max() > 3 * np.median(straight)  # lines from top to bottom
+    vectors = np.zeros((3, *SHAPE), np.float32)
+    vectors[0] = 3 * np.sin(np.indices(SHAPE)[1] / 3)
+    assert lines(images(vectors)).max() < 0.7 * straight.max()
+
+
+def test_volume_that_grows_and_shrinks_has_two_colours() -> None:
+    pair = images()
+    jacobian = pair.jacobian.copy()
+    jacobian[:11], jacobian[11:] = 2.0, 0.5
+    picture = views(replace(pair, jacobian=jacobian))["volume change"][:, :72]
+    left, right = picture[20:50, 8:28], picture[20:50, 44:64]
+    assert left[..., 0].mean() > left[..., 2].mean() + 30  # red: the moving volume is larger
+    assert right[..., 2].mean() > right[..., 0].mean() + 30
+
+
+def test_a_pair_without_labels_has_its_views_too() -> None:
+    bare = replace(images(), fixed_labels=None, moving_labels=None, warped_labels=None)
+    assert len(views(bare)) == 5
+
+
+def rows(values: dict[tuple[str, str], float], **columns: float) -> pl.DataFrame:
+    names = ("ncc", "hd95_mm_mean", "tre_mm", "ice_mm", "folding", "sdlogj", "displacement_mean_mm")
+    table = [
+        {"fixed": f, "moving": m, "status": "ok", "dice_mean": v, **dict.fromkeys(names), **columns}
+        for (f, m), v in values.items()
+    ]
+    schema = {"dice_mean": pl.Float64, **dict.fromkeys(names, pl.Float64)}
+    return pl.DataFrame(table, schema_overrides=schema)
+
+
+SUBJECTS = "abcdef"
+
+
+def two_groups() -> dict[tuple[str, str], float]:
+    """a, c and e fit each other, b, d and f fit each other."""
+    pairs = [(f, m) for f in SUBJECTS for m in SUBJECTS if f != m]
+    group = {name: number % 2 for number, name in enumerate(SUBJECTS)}
+    return {(f, m): 0.9 if group[f] == group[m] else 0.3 for f, m in pairs}
+
+
+def test_subjects_that_fit_each_other_lie_together_in_the_matrix() -> None:
+    found = pair_matrix(rows(two_groups()))
+    assert found is not None
+    matrix, names = found
+    assert {"".join(sorted(names[:3])), "".join(sorted(names[3:]))} == {"ace", "bdf"}
+    assert np.isnan(np.diag(matrix)).all()
+    assert matrix[0, 1] == 0.9
+    assert matrix[0, 5] == 0.3
+    assert matrix_plot(matrix, names, "Dice").startswith("data:image/svg+xml")
+
+
+def test_a_few_pairs_are_no_matrix() -> None:
+    values = two_groups()
+    few = {pair: values[pair] for pair in list(values)[:5]}
+    assert pair_matrix(rows(few)) is None
+
+
+def test_a_subject_that_stands_apart_is_named_with_its_reason() -> None:
+    names = [f"s{number}" for number in range(12)]
+    noise = np.random.default_rng(0).normal(0, 0.01, (12, 12))
+    values = {
+        (f, m): 0.8 + noise[i, j] - 0.3 * (f == "s7" or m == "s7")
+        for i, f in enumerate(names)
+        for j, m in enumerate(names)
+        if f != m
+    }
+    table = outliers(rows(values))
+    assert set(table["subject"]) == {"s7"}
+    assert set(table["role"]) == {"fixed", "moving"}
+    assert table["value"].max() < 0.6
+    assert table["typical"].min() > 0.7
+
+
+def test_nobody_stands_apart_when_all_are_alike_or_better() -> None:
+    values = two_groups()
+    assert outliers(rows(dict.fromkeys(values, 0.5))).is_empty()
+    better = {pair: 0.99 if "a" in pair else 0.5 + 0.001 * i for i, pair in enumerate(values)}
+    assert "a" not in set(outliers(rows(better))["subject"])
+
+
+@pytest.mark.parametrize("measure", ["sdlogj", "hd95_mm_mean"])
+def test_more_of_what_is_bad_stands_apart_too(measure: str) -> None:
+    frame = rows(two_groups())
+    noise = pl.Series(measure, np.random.default_rng(1).normal(1, 0.05, len(frame)))
+    bad = pl.when(pl.col("fixed") == "c").then(5.0).otherwise(pl.col(measure)).alias(measure)
+    table = outliers(frame.with_columns(noise).with_columns(bad))
+    assert ("c", "fixed") in set(table.select("subject", "role").iter_rows())
