@@ -221,9 +221,7 @@ def entropy_blocks(voxels: int, padded: int, fused: bool) -> int:
 def cost_entropy(fixed: Lines, moving: Lines, cost: Tensor | None, entropy: Entropy) -> None:
     """Launch the radius 1 kernel.
 
-    Args:
-        cost: written: ``[B, 14, N]`` int32 (packed) or ``[B, 27, N]`` float32; nothing if None.
-        entropy: written.
+    ``cost`` is written: ``[B, 14, N]`` int32 (packed) or ``[B, 27, N]`` float32; nothing if None.
     """
     form = "none" if cost is None else "packed" if cost.dtype == torch.int32 else "plain"
     block = voxels_a_program(fixed.padded)
@@ -238,8 +236,7 @@ def cost_entropy(fixed: Lines, moving: Lines, cost: Tensor | None, entropy: Entr
 def cost_entropy_wide(
     fixed: Lines, moving: Lines, cost: Tensor, entropy: Entropy, masked: bool
 ) -> None:
-    """As above for any radius, whose labels ``cost [B, L, N]`` float32 has, and for features whose
-    last channel is a mask."""
+    """As above for any radius, whose labels ``cost [B, L, N]`` float32 has, and for masks."""
     batch, labels, voxels = cost.shape
     side, block = round(labels ** (1 / 3)), voxels_a_program(fixed.padded)
     cost_kernel[(triton.cdiv(voxels, block), batch)](
