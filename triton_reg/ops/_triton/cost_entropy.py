@@ -86,8 +86,7 @@ def cost_entropy_kernel(
 
     ``fixed, moving``: addresses ``[B]`` of ``[N, CP]``; ``cost``: ``[B, 14, N]`` int32 if ``FORM``
     is ``"packed"``, ``[B, 27, N]`` float32 if ``"plain"``, not written if ``"none"``;
-    ``entropy [B, N]``.
-    Grid ``(cdiv(N, BLOCK), B)``.
+    ``entropy [B, N]``. Grid ``(cdiv(N, BLOCK), B)``.
     """
     block, pair = tl.program_id(0), tl.program_id(1).to(tl.int64)
     voxels = depth * height * width
