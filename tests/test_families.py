@@ -65,6 +65,27 @@ def test_the_true_displacement_overlaps_fully() -> None:
     assert found["jaccard_mean"] == found["volume_similarity_mean"] == 1
 
 
+def test_surfaces_that_lie_on_each_other_are_no_distance_apart() -> None:
+    found = measure_pair(pair(), ["surface"])
+    assert found["hd95_mm"] == found["hd_mm"] == found["assd_mm"] == [(1, 0.0), (2, 0.0)]
+    assert found["surface_dice"] == [(1, 1.0), (2, 1.0)]
+    assert found["hd95_vox_mean"] == 0
+
+
+def test_surface_distances_are_in_mm() -> None:
+    scans = Scan.of(subject()), Scan.of(subject())
+    one_step = RegisteredPair.of(*scans, displaced((0, 0, 1)), GRID)
+    found = measure_pair(one_step, ["surface"])
+    assert found["hd_mm_mean"] == pytest.approx(3)  # a voxel is 3 mm long there
+    assert found["hd95_vox_mean"] == pytest.approx(1)
+    assert 0 < found["surface_dice_mean"] < 1
+    masked = replace(scans[0], is_masked=True)
+    again = measure_pair(
+        RegisteredPair.of(masked, scans[1], displaced((0, 0, 1)), GRID), ["surface"]
+    )
+    assert again["hd95_mm"] == found["hd95_mm"]
+
+
 def test_similarity_is_better_after_than_before() -> None:
     inner = torch.zeros(1, 1, *SHAPE)
     inner[..., 3:-3, 3:-3, 3:-3] = 1  # what comes from outside of the grid is 0

@@ -18,6 +18,7 @@ from triton_reg.ops._triton import (  # noqa: E402
     compose,
     cost_entropy,
     coupled_argmin,
+    distance_transform,
     filter_kernels,
     filter_weights,
     local_contrast,
@@ -157,6 +158,12 @@ BUILDS = (
         options={"enable_fp_fusion": False},
     ),
     Build(box.box_axis_kernel, {"BLOCK": 256}, {"source": "*fp32", "target": "*fp32"}, (40, 40)),
+    Build(
+        distance_transform.distance_axis_kernel,
+        {"BLOCK": 256},
+        {"source": "*fp32", "target": "*fp32"},
+        (36, 36),
+    ),
     Build(local_contrast.contrast_kernel, {"BLOCK": 256}, {"volume": "*fp32"}, (32, 32)),
     Build(
         mind_ssc.differences_kernel,

@@ -67,11 +67,17 @@ def main() -> None:
     store, table = CohortStore.open(asked.store), []
     for variant in variants(asked.features, asked.radius):
         run_dir = asked.out / "-".join(map(str, variant))
-        open_run(run_dir, store, PlanSettings(variant.method(asked.set), asked.pairs))
+        settings = PlanSettings(variant.method(asked.set), asked.pairs, metrics=("surface",))
+        open_run(run_dir, store, settings)
         run(run_dir, store, workers=asked.workers)
         rows = read_rows(run_dir)
         summary = summarise(rows)
-        measured = {"dice": summary.dice_mean, "sdlogj": summary.sdlogj, "folding": summary.folding}
+        measured = {
+            "dice": summary.dice_mean,
+            "hd95_mm": summary.hd95_mm_mean,
+            "sdlogj": summary.sdlogj,
+            "folding": summary.folding,
+        }
         table.append({**variant._asdict(), **measured, "register_s": rows["register_s"].median()})
         print(*variant, "Dice", summary.dice_mean, flush=True)
     frame = pl.DataFrame(table)

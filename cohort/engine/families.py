@@ -10,8 +10,12 @@ from cohort.engine.registered_pair import RegisteredPair
 from cohort.errors import UsageError
 from triton_reg.metrics.consistency import inverse_consistency_error_mm
 from triton_reg.metrics.deformation import deformation_measures
+from triton_reg.metrics.label_surfaces import label_surfaces
 from triton_reg.metrics.overlap import overlap_measures
 from triton_reg.metrics.similarity import lncc, mutual_information, ncc_and_mse
+from triton_reg.metrics.surface import surface_measures
+
+SURFACE_TOLERANCE_MM = 2.0  # of the surface Dice
 
 
 def families_of(text: str) -> tuple[str, ...]:
@@ -41,6 +45,34 @@ def _overlap(pair: RegisteredPair) -> dict[str, Any]:
     columns: dict[str, Any] = {}
     for name in ("jaccard", "volume_similarity"):
         columns |= _by_structure(name, pair, getattr(found, name).nan_to_num(0.0))
+    return columns
+
+
+def _surface(pair: RegisteredPair) -> dict[str, Any]:
+    """Distances between the surfaces of the structures that both subjects have.
+
+    A structure that warping has moved out of the grid has no surface, and no distance.
+    """
+    if not pair.has_labels or not len(pair.structures):
+        return {}
+    fixed_labels, warped_labels = pair.labels_after
+    if pair.is_masked:
+        ours = label_surfaces(fixed_labels[0, 0], pair.structures)
+    else:
+        ours = pair.fixed.surfaces
+    theirs = label_surfaces(warped_labels[0, 0], ours.structures)
+    found = surface_measures(ours, theirs, pair.spacing_mm, SURFACE_TOLERANCE_MM)
+    shared = torch.isin(ours.structures, pair.structures)
+    average = (found.to_warped_mm + found.to_fixed_mm) / 2
+    columns: dict[str, Any] = {}
+    for name, values in {
+        "hd95_mm": found.hd95_mm,
+        "hd_mm": found.hd_mm,
+        "assd_mm": average,
+        "surface_dice": found.surface_dice,
+        "hd95_vox": found.hd95_vox,
+    }.items():
+        columns |= _by_structure(name, pair, values[shared])
     return columns
 
 
@@ -85,6 +117,7 @@ def _by_structure(name: str, pair: RegisteredPair, values: Tensor) -> dict[str, 
 # in the order of their columns
 MEASURES: dict[str, Callable[[RegisteredPair], dict[str, Any]]] = {
     "overlap": _overlap,
+    "surface": _surface,
     "deformation": _deformation,
     "similarity": _similarity,
     "consistency": _consistency,

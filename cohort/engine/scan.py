@@ -1,12 +1,14 @@
 """A stored subject as tensors: what methods and measures take."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from cohort.data.store import Subject
+from triton_reg.metrics.label_surfaces import Surfaces, label_surfaces
 from triton_reg.ops.resize import Shape, resize, resize_nearest
 
 
@@ -48,6 +50,13 @@ class Scan:
     def size_bytes(self) -> int:
         """Memory held by the tensors."""
         return sum(value.nbytes for value in vars(self).values() if isinstance(value, Tensor))
+
+    @cached_property
+    def surfaces(self) -> Surfaces:
+        """Of every structure; made once, whatever the subject is paired with. Needs labels."""
+        assert self.labels is not None
+        found = self.labels.unique()
+        return label_surfaces(self.labels[0, 0], found[found > 0])
 
     def on_grid(self, shape: Shape) -> "Scan":
         """The scan on a coarser grid over the same extent: linear, labels and mask nearest."""

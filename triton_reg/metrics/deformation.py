@@ -99,7 +99,7 @@ def deformation_measures_reference(
     ]
     found = torch.tensor(rows, dtype=torch.float64, device=vectors.device).unbind(1)
     inverted, bent = inverted_volume(vectors), bending_energy(vectors, spacing_mm)
-    return DeformationMeasures(*found[:5], inverted, bent, *found[5:])
+    return DeformationMeasures._make([*found[:5], inverted, bent, *found[5:]])
 
 
 def inverted_volume(vectors: Tensor) -> Tensor:

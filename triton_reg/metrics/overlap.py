@@ -7,7 +7,6 @@ from torch import Tensor
 
 from triton_reg.ops.operators import array
 
-
 # what a structure scores that is absent: from either map NaN, which means and medians leave out, as
 # Learn2Reg has it; from either map 0; from both maps 1 and from one 0
 Absent = Literal["nan", "zero", "one"]
