@@ -24,7 +24,7 @@ _COMMANDS = (
     (runs.plan, "cohort plan cohort.zarr run --pairs random:100"),
     (runs.register, "cohort register cohort.zarr run --set features=mind --workers 2"),
     (runs.status, "cohort status run"),
-    (runs.report, "cohort report run"),
+    (runs.report, "cohort report run other_run"),
     (exports.apply_command, "cohort apply run --fixed a --moving b --labels b_labels.nii.gz"),
     (exports.export_command, "cohort export run --fixed a --moving b --to itk --out transforms"),
     (machine.doctor, "cohort doctor --warm"),

@@ -1,14 +1,15 @@
 """What people see while they wait and when it is done: progress bars and short tables."""
 
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.live import Live
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
@@ -27,6 +28,7 @@ from cohort.engine.results import Summary
 from cohort.engine.run import RunReport
 from cohort.engine.spec import RunSpec
 
+_WATCH_S = 2.0
 # paths and digests stay whole: nothing is wrapped, and no :x: in a name becomes a picture
 _console = Console(soft_wrap=True, emoji=False, highlight=False)
 # progress too, so that stdout holds the result alone
@@ -155,41 +157,45 @@ def say_run(run_dir: Path, report: RunReport, summary: Summary) -> None:
         rows["throughput"] = f"{report.pairs_per_hour:,.0f} pairs per hour"
     else:
         rows["registered now"] = "nothing, all pairs were done"
-    say_table(str(run_dir), {**rows, **_summary_rows(summary)})
+    say_table(str(run_dir), {**rows, **summary_rows(summary)})
 
 
-def say_status(
-    run_dir: Path, facts: Mapping[str, Any], failures: Mapping[str, int], summary: Summary
-) -> None:
-    """How far a run is."""
-    rate, left = facts["pairs_per_hour"], facts["left"]
-    rows: dict[str, object] = {"done": f"{facts['done']:,} of {facts['planned']:,} pairs"}
-    if rate:
-        rows["throughput"] = f"{rate:,.0f} pairs per hour"
-    if rate and left:
-        rows["time left"] = str(timedelta(seconds=round(3600 * left / rate)))
-    if facts["seconds_a_pair"]:
-        rows["seconds a pair"] = _split(facts["seconds_a_pair"])
-    rows |= {f"failed with {code}": count for code, count in failures.items()}
-    say_table(str(run_dir), {**rows, **(_summary_rows(summary) if summary.ok else {})})
-
-
-def _split(seconds: Mapping[str, float]) -> str:
-    """Seconds by kind of work, and what all but the registration adds up to."""
-    parts = ", ".join(f"{kind} {value:.3f}" for kind, value in seconds.items())
-    beside = sum(value for kind, value in seconds.items() if kind != "register")
-    return f"{parts}; all but register {beside:.3f}"
+def watch(title: str, look: Callable[[], tuple[Mapping[str, object], bool]]) -> None:
+    """A table that is drawn anew in one place; ``look`` gives its rows, and whether to go on."""
+    with Live(console=_console, auto_refresh=False) as live:
+        goes_on = True
+        while goes_on:
+            start = time.monotonic()
+            rows, goes_on = look()
+            width = max(map(len, rows))
+            lines = [title, *(f"  {name:{width}}  {value}" for name, value in rows.items())]
+            live.update(Text("\n".join(lines)), refresh=True)
+            if goes_on:  # a large run takes long to read: look at it a small part of the time
+                time.sleep(max(_WATCH_S, 5 * (time.monotonic() - start)))
 
 
 def say_report(page: Path, summary: Summary, pairs_per_hour: float | None) -> None:
     """The headline numbers and where the page is."""
-    rows = _summary_rows(summary)
+    rows = summary_rows(summary)
     if pairs_per_hour:
         rows["throughput"] = f"{pairs_per_hour:,.0f} pairs per hour"
     say_table(str(page), rows)
 
 
-def _summary_rows(summary: Summary) -> dict[str, object]:
+def say_comparison(
+    page: Path, titles: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str]
+) -> None:
+    """Runs side by side, what was done to compare them, and where the page is."""
+    widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
+    for row in (titles, *rows):
+        cells = (f"{cell:{width}}" for cell, width in zip(row, widths, strict=True))
+        say("  ".join(cells).rstrip())
+    for sentence in notes:
+        say(sentence)
+    say(str(page))
+
+
+def summary_rows(summary: Summary) -> dict[str, object]:
     """The headline numbers of a run, those that were measured."""
     rows: dict[str, object] = {"pairs": f"{summary.ok:,} ok, {summary.failed:,} failed"}
     for name, before, after, unit in (
@@ -197,10 +203,14 @@ def _summary_rows(summary: Summary) -> dict[str, object]:
         ("NCC", summary.ncc_before, summary.ncc, ""),
         ("endpoint error", summary.epe_before_mm, summary.epe_mm, " mm"),
         ("keypoint error", summary.tre_before_mm, summary.tre_mm, " mm"),
-        ("mean HD95", summary.hd95_mm_before_mean, summary.hd95_mm_mean, " mm"),
     ):
         if before is not None and after is not None:
             rows[name] = f"{before:.3f}{unit} before, {after:.3f}{unit} after"
+    if summary.hd95_mm_mean is not None and summary.surface_dice_mean is not None:
+        rows["mean HD95"] = f"{summary.hd95_mm_mean:.3f} mm"
+        rows["surface Dice"] = f"{summary.surface_dice_mean:.3f} within 2 mm"
+    if summary.ice_mm is not None:
+        rows["there and back"] = f"{summary.ice_mm:.3f} mm"
     if summary.folding is not None and summary.sdlogj is not None:
         rows["folding"] = f"{100 * summary.folding:.4f} % of voxels"
         rows["sd ln det J"] = f"{summary.sdlogj:.3f}"

@@ -15,8 +15,8 @@ from helpers import tiny_cohort
 from small_run import damage, part_names
 
 from cohort import cli
-from cohort.commands import runs
 from cohort.data.store import CohortStore
+from cohort.engine import progress
 
 GRID = "16x18x16@10mm"
 QUICK = ("--set", "features=intensity", "--set", "levels=2", "--set", "solves=1",
@@ -249,7 +249,7 @@ def test_an_error_of_the_file_system_anywhere_gives_4(
     def broken(*_: object) -> None:
         raise OSError(5, "Input/output error", "some/file")
 
-    monkeypatch.setattr(runs, "read_rows", broken)
+    monkeypatch.setattr(progress, "read_rows", broken)
     shown = cohort("status", run_dir)
     assert shown.code == 4
     assert "Input/output error: 'some/file'. Nothing committed is lost; run again" in shown.err
@@ -259,7 +259,7 @@ def test_ctrl_c_says_how_to_go_on(cohort: Cohort, run_dir: Path, monkeypatch) ->
     def pressed(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(runs, "read_rows", pressed)
+    monkeypatch.setattr(progress, "read_rows", pressed)
     shown = cohort("status", run_dir)
     assert shown.code == 130
     assert shown.err == "error stopped; the same command goes on from here\n"

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from small_run import part_names
 
@@ -17,6 +19,7 @@ from cohort.engine.results import (
     pair_key,
     part_path,
     read_rows,
+    read_table,
     summarise,
 )
 from cohort.errors import StorageError
@@ -103,13 +106,45 @@ def test_a_damaged_part_is_named(run_dir: Path, damage: str) -> None:
     assert str(path) in caught.value.message
 
 
+def test_some_columns_are_read_alone(run_dir: Path) -> None:
+    commit_part(run_dir, "2", [row("b", "a", ncc=0.5)])
+    commit_part(run_dir, "1", [row("a", "b", dice=[(1, 0.25)])])
+    table = read_table(run_dir, ["moving", "ncc", "dice", "epe_mm"])
+    assert table.schema.names == ["moving", "ncc", "dice", "epe_mm"]
+    assert table.to_pydict() == {
+        "moving": ["b", "a"],
+        "ncc": [None, 0.5],
+        "dice": [[(1, 0.25)], None],
+        "epe_mm": [None, None],
+    }
+    assert read_table(run_dir, ["ncc"]).to_pydict() == {"ncc": [None, 0.5]}
+
+
+def test_a_part_of_an_older_version_lacks_what_was_not_measured_then(run_dir: Path) -> None:
+    old = pa.table({"fixed": ["a"], "moving": ["b"], "ncc": [0.5]})
+    pq.write_table(old, part_path(run_dir, "old"))
+    commit_part(run_dir, "new", [row("a", "c", dice_mean=0.25)])
+    rows = read_rows(run_dir)
+    assert rows.columns == SCHEMA.names
+    assert rows.select("moving", "ncc", "dice_mean").rows() == [
+        ("b", 0.5, None),
+        ("c", None, 0.25),
+    ]
+
+
+def test_a_part_whose_columns_hold_something_else_is_damaged(run_dir: Path) -> None:
+    pq.write_table(pa.table({"fixed": ["a"], "ncc": ["much"]}), part_path(run_dir, "odd"))
+    with pytest.raises(StorageError, match=r"odd\.parquet is damaged"):
+        read_rows(run_dir)
+
+
 def test_a_disk_that_cannot_be_read_is_not_called_damage(run_dir: Path, monkeypatch) -> None:
     commit_part(run_dir, "t", [row("a", "b")])
 
     def broken(*_: object, **__: object) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr("cohort.engine.results.pq.read_table", broken)
+    monkeypatch.setattr("cohort.engine.results.pq.ParquetFile", broken)
     with pytest.raises(StorageError, match="Input/output error") as caught:
         read_rows(run_dir)
     assert caught.value.code == "E_STORAGE"

@@ -192,8 +192,9 @@ def _blocks(pairs: np.ndarray, tile_size: int) -> list[tuple[int, int]]:
 
 
 def _tile_size(pairs: int) -> int:
-    """At least some forty tiles, so that a few workers end together, and at most 8 x 8 pairs."""
-    return max(1, min(8, math.isqrt(pairs // 40)))
+    """At least some forty tiles, so that a few workers end together, and at most 8 x 8 pairs; of
+    millions of pairs more, up to 32 x 32, so that the parts stay few enough to be read quickly."""
+    return max(1, min(8, math.isqrt(pairs // 40)), min(32, math.isqrt(pairs // 1000)))
 
 
 def _make_folder(run_dir: Path) -> None:

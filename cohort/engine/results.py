@@ -44,13 +44,13 @@ SCHEMA = pa.schema([
     ("volume_similarity_mean", pa.float64()),
     ("hd95_mm", _SCORES),
     ("hd95_mm_mean", pa.float64()),
-    ("hd95_mm_before_mean", pa.float64()),
     ("hd_mm", _SCORES),
     ("hd_mm_mean", pa.float64()),
     ("assd_mm", _SCORES),
     ("assd_mm_mean", pa.float64()),
     ("surface_dice", _SCORES),
     ("surface_dice_mean", pa.float64()),
+    ("hd95_vox", _SCORES),
     ("hd95_vox_mean", pa.float64()),
     *((name, pa.float64()) for name in DeformationMeasures._fields),
     *((f"{name}{when}", pa.float64()) for when in ("_before", "") for name in _SIMILARITIES),
@@ -69,7 +69,7 @@ INCIDENTAL = ("register_s", "metrics_s", "elapsed_s", "worker", "attempt", "fini
 MEASURES = (
     "dice_mean", "dice_before", "ncc", "ncc_before", "folding", "sdlogj",
     "displacement_mean_mm", "epe_mm", "epe_before_mm", "tre_mm", "tre_before_mm",
-    "hd95_mm_mean", "hd95_mm_before_mean", "ice_mm",
+    "hd95_mm_mean", "surface_dice_mean", "ice_mm",
 )  # fmt: skip
 
 
@@ -92,7 +92,7 @@ class Summary:
     tre_mm: float | None
     tre_before_mm: float | None
     hd95_mm_mean: float | None
-    hd95_mm_before_mean: float | None
+    surface_dice_mean: float | None
     ice_mm: float | None
     busy_s: float
 
@@ -132,21 +132,52 @@ def read_rows(run_dir: Path) -> pl.DataFrame:
     """All committed rows of a run, sorted by fixed and moving.
 
     Raises:
+        StorageError: as :func:`read_table` does.
+    """
+    frame = pl.from_arrow(read_table(run_dir))
+    assert isinstance(frame, pl.DataFrame)
+    return frame.sort("fixed", "moving")
+
+
+def read_table(run_dir: Path, columns: list[str] | None = None) -> pa.Table:
+    """All committed rows of a run, or some of their columns, part by part.
+
+    Raises:
         StorageError: ``E_PART`` naming the part that is damaged; ``E_STORAGE`` if the file system
             cannot read it.
     """
-    tables = [SCHEMA.empty_table()]
-    for path in sorted((run_dir / "parts").glob("*.parquet")):
-        try:
-            tables.append(pq.read_table(path, schema=SCHEMA, page_checksum_verification=True))
-        except (pa.ArrowException, OSError) as error:
-            if isinstance(error, OSError) and is_storage_fault(error):
-                raise storage_error(path, error) from error
-            message = f"{path} is damaged ({error}); delete it and run the same command again"
-            raise StorageError("E_PART", message) from error
-    frame = pl.from_arrow(pa.concat_tables(tables))
-    assert isinstance(frame, pl.DataFrame)
-    return frame.sort("fixed", "moving")
+    schema = SCHEMA if columns is None else pa.schema([SCHEMA.field(name) for name in columns])
+    parts = [_read_part(path, schema) for path in sorted((run_dir / "parts").glob("*.parquet"))]
+    # first a table with every column: what no part holds is null
+    return pa.concat_tables([schema.empty_table(), *parts], promote_options="default")
+
+
+def _read_part(path: Path, schema: pa.Schema) -> pa.Table:
+    """The columns in which a part holds a value: most hold few, and each takes its time."""
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as part:
+            filled = _filled_columns(part.metadata)
+            there = [field for field in schema if field.name in filled]
+            if not there:  # rows of nothing but null are rows too
+                nulls = [pa.nulls(part.metadata.num_rows, field.type) for field in schema]
+                return pa.table(nulls, schema=schema)
+            table = part.read([field.name for field in there], use_threads=False)
+            return table.cast(pa.schema(there))
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and is_storage_fault(error):
+            raise storage_error(path, error) from error
+        message = f"{path} is damaged ({error}); delete it and run the same command again"
+        raise StorageError("E_PART", message) from error
+
+
+def _filled_columns(facts: pq.FileMetaData) -> set[str]:
+    groups = [facts.row_group(index) for index in range(facts.num_row_groups)]
+    columns = [group.column(index) for group in groups for index in range(group.num_columns)]
+    return {
+        column.path_in_schema.partition(".")[0]
+        for column in columns
+        if column.statistics is None or column.statistics.null_count != column.num_values
+    }
 
 
 def summarise(rows: pl.DataFrame) -> Summary:

@@ -99,9 +99,9 @@ def outliers(rows: pl.DataFrame) -> pl.DataFrame:
                 distance = bad * (value - typical) / spread
                 if distance > _APART:
                     found.append((subject, role, title, float(value), typical, float(distance)))
-    texts = dict.fromkeys(("subject", "role", "measure"), pl.String)
-    numbers = dict.fromkeys(("value", "typical", "distance"), pl.Float64)
-    table = pl.DataFrame(found, schema=texts | numbers, orient="row")
+    schema: dict[str, Any] = dict.fromkeys(("subject", "role", "measure"), pl.String)
+    schema |= dict.fromkeys(("value", "typical", "distance"), pl.Float64)
+    table = pl.DataFrame(found, schema=schema, orient="row")
     return table.sort("distance", "subject", "role", descending=[True, False, False])
 
 

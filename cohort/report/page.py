@@ -121,11 +121,9 @@ def render_page(
     `pictures` by (fixed, moving); `rate` in pairs per hour; `digest` of all that the page shows;
     `work` a picture of the throughput over time.
     """
-    summary, matrix = summarise(rows), pair_matrix(rows)
-    title = content.title_of(tables.main_measure(rows))
-    by_structure = tables.structure_table(rows, cohort.names)
+    summary = summarise(rows)
     return (
-        _environment()
+        environment()
         .get_template("page.html.jinja")
         .render(
             name=name,
@@ -135,21 +133,30 @@ def render_page(
             left=spec.n_pairs - summary.pairs,
             summary=summary,
             headline=content.headline(summary, rate),
-            distributions=content.distributions(rows),
-            structure_plot=structure_plot(by_structure) if len(by_structure) else "",
-            plotted=min(len(by_structure), MOST_STRUCTURES),
-            structures=layout.structures(by_structure),
-            subjects=layout.subjects(rows),
             worst=[_worst(row, cohort, pictures) for row in _worst_rows(rows)],
-            worst_by=title,
-            matrix=matrix_plot(*matrix, title) if matrix else "",
-            outliers=layout.outliers(outliers(rows)),
             work=work,
-            failures=layout.failures(rows),
             quarantine=layout.quarantine(cohort.quarantined),
             cohort=cohort,
+            **_of_rows(rows, cohort.names),
         )
     )
+
+
+def _of_rows(rows: pl.DataFrame, names: dict[int, str]) -> dict[str, Any]:
+    """The sections that rows alone decide."""
+    by_structure, matrix = tables.structure_table(rows, names), pair_matrix(rows)
+    title = content.title_of(tables.main_measure(rows))
+    return {
+        "distributions": content.distributions(rows),
+        "structure_plot": structure_plot(by_structure) if len(by_structure) else "",
+        "plotted": min(len(by_structure), MOST_STRUCTURES),
+        "structures": layout.structures(by_structure),
+        "subjects": layout.subjects(rows),
+        "worst_by": title,
+        "matrix": matrix_plot(*matrix, title) if matrix else "",
+        "outliers": layout.outliers(outliers(rows)),
+        "failures": layout.failures(rows),
+    }
 
 
 def _worst_rows(rows: pl.DataFrame) -> list[dict[str, Any]]:
@@ -216,14 +223,15 @@ def _inputs_digest(run_dir: Path, cohort: Cohort, trust_code: bool) -> str:
 
 
 @cache
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    """The templates of this package, which escape whatever they are given."""
+    made = Environment(
         loader=PackageLoader("cohort.report", "."),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals["zip"] = zip
-    environment.filters["number"] = content.number
-    return environment
+    made.globals["zip"] = zip
+    made.filters["number"] = content.number
+    return made

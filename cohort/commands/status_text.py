@@ -1,0 +1,39 @@
+"""What ``cohort status`` says of a run, for people."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+
+from cohort.engine.progress import RunProgress
+from cohort.terminal import summary_rows
+
+
+def status_rows(progress: RunProgress) -> dict[str, object]:
+    """Name and value of each thing that is known."""
+    rows: dict[str, object] = {"done": f"{progress.done:,} of {progress.planned:,} pairs"}
+    if progress.pairs_per_hour:
+        rows["throughput"] = f"{progress.pairs_per_hour:,.0f} pairs per hour"
+    if progress.time_left_s:
+        rows["time left"] = str(timedelta(seconds=round(progress.time_left_s)))
+    if progress.seconds_a_pair:
+        rows["seconds a pair"] = _split(progress.seconds_a_pair)
+    if progress.slowest:
+        slowest = (f"{name} {seconds:.2f} s" for name, seconds in progress.slowest.items())
+        rows["slowest"] = ", ".join(slowest)
+    rows["disk"] = f"{_size(progress.run_bytes)} taken, {_size(progress.free_bytes)} free"
+    rows |= {f"failed with {code}": count for code, count in progress.failures.items()}
+    return {**rows, **(summary_rows(progress.summary) if progress.summary.ok else {})}
+
+
+def _split(seconds: Mapping[str, float]) -> str:
+    """Seconds by kind of work, and what all but the registration adds up to."""
+    parts = ", ".join(f"{kind} {value:.3f}" for kind, value in seconds.items())
+    beside = sum(value for kind, value in seconds.items() if kind != "register")
+    return f"{parts}; all but register {beside:.3f}"
+
+
+def _size(size_bytes: float) -> str:
+    for unit in ("bytes", "KiB", "MiB"):
+        if size_bytes < 1024:
+            return f"{size_bytes:.0f} {unit}"
+        size_bytes /= 1024
+    return f"{size_bytes:,.1f} GiB"

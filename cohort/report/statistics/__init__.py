@@ -1,0 +1,1 @@
+"""Statistics of measures over pairs that share subjects."""

@@ -1,0 +1,87 @@
+"""Whether the differences of two runs on the same pairs are more than chance."""
+
+from dataclasses import dataclass
+from math import nan
+
+import numpy as np
+from scipy.stats import wilcoxon
+
+from cohort.report.statistics.design import PairDesign, Unit
+from cohort.report.statistics.intervals import Estimate, mean_over_pairs
+
+MOST_ENUMERATED = 14
+RANDOM_FLIPS = 9_999
+_SEED = 0
+_BLOCK = 1_000  # flips at a time, so that thousands of subjects take little memory
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Differences of two runs on the same pairs.
+
+    Attributes:
+        difference: their mean with its interval.
+        p: two-sided; NaN where there is no interval.
+        effect_size: mean of the units' scores over their standard deviation (Cohen's d_z); NaN
+            where they do not vary.
+        test: its name: ``sign flips`` or ``Wilcoxon``.
+        flips: how many sign patterns were compared; 0 for Wilcoxon.
+    """
+
+    difference: Estimate
+    p: float
+    effect_size: float
+    test: str
+    flips: int
+
+
+def compare_pairs(differences: np.ndarray, design: PairDesign) -> Comparison:
+    """Test whether ``differences [P]`` have a mean of zero.
+
+    Where pairs share subjects, the signs of the subjects' scores are flipped: a score is the
+    subject's pseudo-value, which holds its own effect alone, whereas the mean of its pairs also
+    holds its partners'. With up to 14 units all patterns of signs are compared, beyond 9,999 random
+    ones from a fixed seed. Where no subject recurs, the signed ranks of the pairs are (Wilcoxon).
+    """
+    estimate = mean_over_pairs(differences, design)
+    scores = estimate.scores
+    if not len(scores):
+        return Comparison(estimate, nan, nan, "none", 0)
+    spread = float(scores.std(ddof=1))
+    # what is left of equal scores is the rounding of their sum
+    effect = float(scores.mean()) / spread if spread > 1e-12 * np.abs(scores).max() else nan
+    if design.unit is Unit.PAIR:
+        p = float(np.asarray(wilcoxon(scores))[1]) if scores.any() else 1.0
+        return Comparison(estimate, p, effect, "Wilcoxon", 0)
+    p, flips = sign_flips(scores)
+    return Comparison(estimate, p, effect, "sign flips", flips)
+
+
+def sign_flips(scores: np.ndarray) -> tuple[float, int]:
+    """Two-sided p of the mean of ``scores [n]`` under flips of their signs, and how many flips.
+
+    Exact with up to 14 scores; random ones count the observed pattern too, so that p is never 0.
+    """
+    total = scores.sum()
+    # equal up to the rounding of sums counts as equal
+    reached = abs(total) * (1 - 1e-9) - 1e-300
+    if len(scores) <= MOST_ENUMERATED:
+        patterns = np.arange(2 ** len(scores))[:, None] >> np.arange(len(scores)) & 1
+        hits = np.count_nonzero(np.abs(2 * (patterns @ scores) - total) >= reached)
+        return hits / len(patterns), len(patterns)
+    rng, hits = np.random.default_rng(_SEED), 1
+    for start in range(0, RANDOM_FLIPS, _BLOCK):
+        shape = (min(_BLOCK, RANDOM_FLIPS - start), len(scores))
+        patterns = rng.integers(0, 2, shape, dtype=np.int8).astype(np.float64)
+        hits += np.count_nonzero(np.abs(2 * (patterns @ scores) - total) >= reached)
+    return hits / (RANDOM_FLIPS + 1), RANDOM_FLIPS
+
+
+def holm(p_values: np.ndarray) -> np.ndarray:
+    """P values ``[K]`` corrected for their number (Holm 1979); NaN stays and counts for nothing."""
+    corrected = np.full(len(p_values), nan)
+    tested = np.flatnonzero(np.isfinite(p_values))
+    order = tested[np.argsort(p_values[tested], kind="stable")]
+    factors = len(order) - np.arange(len(order))
+    corrected[order] = np.minimum(np.maximum.accumulate(p_values[order] * factors), 1.0)
+    return corrected

@@ -1,0 +1,68 @@
+"""Where the tables of runs are written: those of one beside its page, a comparison in a folder."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from cohort.engine.spec import RunSpec
+from cohort.report.aggregate import run_tables
+from cohort.report.compare import RunComparison, compare_runs
+from cohort.report.compare_text import comparison_markdown, notes, runs_table, structures_table
+from cohort.report.layout import Column, Table
+from cohort.report.page import Cohort, environment
+from cohort.report.publish import write_file, write_tables
+from cohort.report.run_values import RunValues
+
+
+def write_run_tables(run_dir: Path, store_path: Path | None = None) -> Path:
+    """Write the tables of a run below ``RUN/report/tables``; returns that folder.
+
+    Raises:
+        UsageError, StorageError: if the run cannot be read, or the tables cannot be written.
+    """
+    run = RunValues.read(run_dir)
+    names = Cohort.of(store_path or Path(run.spec.store)).names
+    folder = run_dir / "report" / "tables"
+    write_tables(folder, run_tables(run, names))
+    return folder
+
+
+def has_run_tables(run_dir: Path) -> bool:
+    """Whether the tables of a run were written; they are as current as its page."""
+    return (run_dir / "report" / "tables" / "by_run.csv").is_file()
+
+
+def write_comparison(
+    run_dirs: Sequence[Path], folder: Path, store_path: Path | None = None
+) -> RunComparison:
+    """Compare runs with the first, and write ``compare.md``, ``index.html`` and both tables.
+
+    The tables are ``measures`` and ``structures``, as CSV, Parquet and Markdown, with every number
+    unrounded.
+
+    Raises:
+        UsageError, StorageError: as :func:`compare_runs` does, or if a file cannot be written.
+    """
+    store = store_path or Path(RunSpec.load(run_dirs[0]).store)
+    comparison = compare_runs(run_dirs, Cohort.of(store).names)
+    tables = {"measures": comparison.measures, "structures": comparison.structures}
+    write_tables(folder, tables)
+    write_file(folder / "compare.md", comparison_markdown(comparison).encode())
+    write_file(folder / "index.html", _page(comparison).encode())
+    return comparison
+
+
+def _page(comparison: RunComparison) -> str:
+    sheets = [
+        _sheet("Runs", *runs_table(comparison)),
+        *(
+            _sheet(f"{measure} by structure", *structures_table(comparison, measure))
+            for measure in comparison.structures["measure"].unique(maintain_order=True)
+        ),
+    ]
+    template = environment().get_template("compare.html.jinja")
+    return template.render(sheets=sheets, notes=notes(comparison))
+
+
+def _sheet(caption: str, titles: list[str], rows: list[list[str]]) -> Table:
+    columns = tuple(Column(title, title) for title in titles)
+    return Table(caption, columns, [tuple(cell.replace("**", "") for cell in row) for row in rows])

@@ -1,0 +1,69 @@
+"""How far a run is, and how that is told again and again."""
+
+from pathlib import Path
+
+import pytest
+from command_line import Cohort
+from small_cohort import write_cohort
+from small_run import planned
+
+from cohort import terminal
+from cohort.data.ingest import IngestSettings, ingest
+from cohort.data.store import CohortStore
+from cohort.engine.plan import tiles_of
+from cohort.engine.progress import progress_of
+from cohort.engine.run import run
+from cohort.engine.spec import RunSpec
+from cohort.engine.tile import run_tile
+from cohort.engine.workbench import Workbench
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> CohortStore:
+    settings = IngestSettings(grid="16x16x16@2mm", align="center")
+    ingest(write_cohort(tmp_path / "source"), tmp_path / "cohort.zarr", settings)
+    return CohortStore.open(tmp_path / "cohort.zarr")
+
+
+def test_a_run_before_during_and_after(store: CohortStore, tmp_path: Path) -> None:
+    run_dir = planned(tmp_path / "run", store)
+    before = progress_of(run_dir)
+    assert (before.planned, before.done, before.left) == (6, 0, 6)
+    assert before.pairs_per_hour is before.time_left_s is None
+    assert before.slowest == before.failures == {}
+    run_tile(Workbench.open(run_dir), next(tiles_of(run_dir, RunSpec.load(run_dir))))
+    during = progress_of(run_dir)
+    assert 0 < during.done < 6
+    assert during.done + during.left == 6
+    run(run_dir, store)
+    after = progress_of(run_dir)
+    assert (after.done, after.left, after.time_left_s) == (6, 0, None)
+    assert after.pairs_per_hour
+    assert set(after.slowest) == {"a", "b", "c"}
+    assert list(after.slowest.values()) == sorted(after.slowest.values(), reverse=True)
+    assert after.run_bytes > before.run_bytes
+    assert after.free_bytes > 0
+
+
+def test_watching_ends_with_the_run(
+    store: CohortStore, tmp_path: Path, cohort: Cohort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir = planned(tmp_path / "run", store)
+    slept: list[float] = []
+
+    def work_meanwhile(seconds: float) -> None:
+        slept.append(seconds)
+        run(run_dir, store)
+
+    monkeypatch.setattr(terminal.time, "sleep", work_meanwhile)
+    shown = cohort("status", run_dir, "--watch")
+    assert shown.code == 0
+    assert len(slept) == 1
+    assert "6 of 6 pairs" in shown.out
+    assert "GiB free" in shown.out
+
+
+def test_watching_and_json_do_not_go_together(tmp_path: Path, cohort: Cohort) -> None:
+    shown = cohort("status", tmp_path, "--watch", "--json")
+    assert shown.code == 2
+    assert "--watch is for people, --json for machines" in shown.err
