@@ -22,6 +22,7 @@ from distributed import (
 from cohort.data.interrupts import ctrl_c_held
 from cohort.engine.plan import Tile
 from cohort.engine.tile import TileReport, run_tile
+from cohort.engine.warm import warm
 from cohort.engine.workbench import Workbench
 from cohort.errors import SchedulerError
 
@@ -41,6 +42,10 @@ _WORKER_ENVIRONMENT = {
 _CONFIG: dict[str, Any] = {
     "distributed.scheduler.allowed-failures": 0,  # the driver decides about another attempt
     "distributed.scheduler.worker-ttl": "30 minutes",  # a long kernel call is no dead worker
+    # workers keep all cores busy: what looks at them fifty times a second takes time from pairs
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.system-monitor.interval": "5s",
     "distributed.nanny.pre-spawn-environ": _WORKER_ENVIRONMENT,
 }
 
@@ -57,6 +62,7 @@ class WorkbenchPlugin(WorkerPlugin):
         """Called by Dask when a worker starts."""
         del worker
         self.workbench = Workbench.open(*self._opening, trust_code=self._trust_code)
+        warm(self.workbench)
 
 
 def run_on_workers(
