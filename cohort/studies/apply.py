@@ -159,7 +159,8 @@ def structure_volumes(
 ) -> pl.DataFrame:
     """Voxels and mm³ of each structure of ``labels [D, H, W]``; names by label, where known."""
     values, voxels = np.unique(labels[labels > 0], return_counts=True)
-    voxel_mm3 = abs(float(np.linalg.det(grid.affine[:3, :3])))
+    # nine decimals: what is beyond is the rounding of float32 headers
+    voxel_mm3 = round(abs(float(np.linalg.det(grid.affine[:3, :3]))), 9)
     rows = [
         (subject_id, label, names.get(str(label)), count, count * voxel_mm3)
         for label, count in zip(values.tolist(), voxels.tolist(), strict=True)
