@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -84,23 +85,17 @@ def make_plan(
             ``E_WEIGHTS`` as :meth:`cohort.config.method.MethodConfig.build` does.
     """
     inventory = store.inventory()
-    method = (settings.method or MethodConfig()).for_masks(inventory.has_masks)
     digests = inventory.subject_digests | (atlas.inventory().subject_digests if atlas else {})
     outside = atlas.subject_ids[0] if atlas else None
-    subject_ids = tuple(digests)
-    design, seed = settings.pairs or "all", settings.seed or 0
-    pairs = select_pairs(_with_subject(design, outside), subject_ids, seed)
+    design = _with_subject(settings.pairs or "all", outside)
+    pairs = select_pairs(design, tuple(digests), settings.seed or 0)
     tile_size = settings.tile_size or _tile_size(len(pairs))
     facts = {
         "store_digest": inventory.digest,
         "subject_digests": list(digests.values()),
-        "pairs": "csv" if design.endswith(".csv") else design,
         "pairs_digest": hashlib.sha256(pairs.tobytes()).hexdigest(),
-        "seed": seed,
         "tile_size": tile_size,
-        "metrics": list(settings.metrics or ()),
-        "method": method.model_dump(mode="json", exclude_none=True),
-        "fingerprint": method.build(trust_code=settings.trust_code).fingerprint,
+        **_chosen(settings, inventory.has_masks),
     }
     canonical = json.dumps({"run_schema": SCHEMA, **facts}, sort_keys=True)
     spec = RunSpec.model_validate({
@@ -109,7 +104,7 @@ def make_plan(
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "store": str(store.path.resolve()),
         "grid": store.grid.to_json(),
-        "subject_ids": subject_ids,
+        "subject_ids": tuple(digests),
         "atlas": outside,
         "has_labels": inventory.has_labels,
         "has_truth": inventory.has_truth,
@@ -118,6 +113,19 @@ def make_plan(
         "versions": _versions(),
     })  # fmt: skip
     return spec, pairs
+
+
+def _chosen(settings: PlanSettings, has_masks: bool) -> dict[str, Any]:
+    """What the user's choices say of a run, or the defaults in their place."""
+    method = (settings.method or MethodConfig()).for_masks(has_masks)
+    design = settings.pairs or "all"
+    return {
+        "pairs": "csv" if design.endswith(".csv") else design,
+        "seed": settings.seed or 0,
+        "metrics": list(settings.metrics or ()),
+        "method": method.model_dump(mode="json", exclude_none=True),
+        "fingerprint": method.build(trust_code=settings.trust_code).fingerprint,
+    }
 
 
 def open_run(run_dir: Path, store: CohortStore, settings: PlanSettings) -> RunSpec:
@@ -134,13 +142,7 @@ def open_run(run_dir: Path, store: CohortStore, settings: PlanSettings) -> RunSp
             "E_ATLAS", "labels of an atlas need the atlas: --pairs atlas:FILE or --pairs to:FILE"
         )
     if not (run_dir / "run.json").exists():
-        if file is None:
-            spec, pairs = make_plan(store, settings)
-        else:
-            _make_folder(run_dir)
-            with removed_on_failure(run_dir):
-                atlas = bring_atlas(run_dir, store, file, settings.atlas_labels)
-                spec, pairs = make_plan(store, settings, atlas)
+        spec, pairs = _first_plan(run_dir, store, settings, file)
         _make_folder(run_dir)
         if _write_plan(run_dir, spec, pairs):
             return spec
@@ -161,6 +163,18 @@ def open_run(run_dir: Path, store: CohortStore, settings: PlanSettings) -> RunSp
         message = f"{run_dir} holds a run with another plan: {differing}"
         raise UsageError("E_PLAN_MISMATCH", f"{message}. Choose another folder for a new run")
     return existing
+
+
+def _first_plan(
+    run_dir: Path, store: CohortStore, settings: PlanSettings, file: Path | None
+) -> tuple[RunSpec, np.ndarray]:
+    """The plan of a run that is not there yet, with its atlas from a file; all of it or nothing."""
+    if file is None:
+        return make_plan(store, settings)
+    _make_folder(run_dir)
+    with removed_on_failure(run_dir):
+        atlas = bring_atlas(run_dir, store, file, settings.atlas_labels)
+        return make_plan(store, settings, atlas)
 
 
 def tiles_of(run_dir: Path, spec: RunSpec) -> Iterator[Tile]:

@@ -19,6 +19,14 @@ _GRID_STEP = 5  # voxels between the lines of a deformed grid
 _LARGEST_CHANGE = float(np.log(2))  # of the logarithm of volume, at the ends of the colours
 _OPACITY = 0.6  # of those colours
 _QUALITY = 80
+_SHOWN = {
+    "fixed": "The fixed volume with the outlines of its labels.",
+    "warped": "The warped moving volume with the outlines of the fixed labels.",
+    "checkerboard": "Squares of the fixed and of the warped volume in turn.",
+    "volume change": "The fixed volume coloured by the Jacobian determinant: red where the moving"
+    " volume is larger, up to twice, and was compressed; blue where it is smaller, down to half.",
+    "grid": f"The warped volume under a grid of {_GRID_STEP} moving voxels, deformed with it.",
+}
 
 
 @dataclass(frozen=True)
@@ -113,36 +121,16 @@ def pair_views(images: PairImages) -> tuple[View, ...]:
     def warped(plane: _Plane) -> np.ndarray:
         return plane.grey(images.warped, images.moving)
 
-    def view(name: str, alt: str, draw: Callable[[_Plane], np.ndarray]) -> View:
-        return View(name, _webp(_side_by_side([draw(plane) for plane in planes])), alt)
-
-    return (
-        view(
-            "fixed",
-            "The fixed volume with the outlines of its labels.",
-            lambda plane: plane.outlined(fixed(plane)),
-        ),
-        view(
-            "warped",
-            "The warped moving volume with the outlines of the fixed labels.",
-            lambda plane: plane.outlined(warped(plane)),
-        ),
-        view(
-            "checkerboard",
-            "Squares of the fixed and of the warped volume in turn.",
-            lambda plane: plane.checkered(fixed(plane), warped(plane)),
-        ),
-        view(
-            "volume change",
-            "The fixed volume coloured by the Jacobian determinant: red where the moving volume is"
-            " larger, up to twice, and was compressed; blue where it is smaller, down to half.",
-            lambda plane: plane.coloured_by_change(fixed(plane)),
-        ),
-        view(
-            "grid",
-            f"The warped volume under a grid of {_GRID_STEP} moving voxels, deformed with it.",
-            lambda plane: plane.gridded(warped(plane)),
-        ),
+    pictures: dict[str, Callable[[_Plane], np.ndarray]] = {
+        "fixed": lambda plane: plane.outlined(fixed(plane)),
+        "warped": lambda plane: plane.outlined(warped(plane)),
+        "checkerboard": lambda plane: plane.checkered(fixed(plane), warped(plane)),
+        "volume change": lambda plane: plane.coloured_by_change(fixed(plane)),
+        "grid": lambda plane: plane.gridded(warped(plane)),
+    }
+    return tuple(
+        View(name, _webp(_side_by_side([draw(plane) for plane in planes])), _SHOWN[name])
+        for name, draw in pictures.items()
     )
 
 
