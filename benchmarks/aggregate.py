@@ -6,8 +6,8 @@ Makes the parts of a run of 1,001 subjects in a temporary folder: Dice of 36 str
 after, and eight measures of the pair, each a mean with effects of both subjects and noise. Then a
 process of its own reads them with all checksums, makes every table with every interval, and writes
 them as CSV, Parquet and Markdown. ``read_s`` and ``tables_s`` are its seconds without the start of
-Python, ``peak_mib`` its largest resident set. 64 rows are the tiles of 8 x 8 pairs that a plan
-makes by itself, 1,024 those of ``--tile-size 32``. Rows are appended to
+Python, ``peak_mib`` its largest resident set. 1,024 rows are the tiles of 32 x 32 pairs that
+a plan of a million pairs makes by itself, 64 those of ``--tile-size 8``. Rows are appended to
 ``benchmarks/results/aggregate.csv``.
 """
 
