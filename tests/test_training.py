@@ -11,8 +11,6 @@ from triton_reg import LevelSettings, SoftVoxelOpt, VoxelOpt
 from triton_reg.training.voxelopt import (
     FeatureNet,
     TrainingSettings,
-    roughness,
-    soft_dice,
     train_features,
 )
 
@@ -89,21 +87,6 @@ def test_progress_is_told_and_the_data_are_left_alone() -> None:
     assert seen == list(enumerate(losses, start=1))
     assert torch.equal(volumes, copies[0])
     assert torch.equal(labels, copies[1])
-
-
-def test_soft_dice_of_masks_is_their_dice() -> None:
-    one = torch.zeros(1, 2, 4, 4, 4)
-    other = torch.zeros(1, 2, 4, 4, 4)
-    one[:, 0, :2], other[:, 0, 1:3] = 1, 1
-    torch.testing.assert_close(soft_dice(one, other), torch.tensor([[0.5, 1.0]]))
-    assert soft_dice(one, one).min() == 1
-
-
-def test_roughness_is_the_mean_square_of_differences() -> None:
-    vectors = torch.zeros(1, 3, 4, 4, 4)
-    assert roughness(vectors + 5) == 0
-    vectors[:, 1] = 3 * torch.arange(4.0).view(4, 1, 1)  # one component in three, one axis in three
-    assert roughness(vectors).item() == pytest.approx(9 / 9)
 
 
 @pytest.mark.parametrize(

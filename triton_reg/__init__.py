@@ -7,33 +7,48 @@ from triton_reg.features.intensity import Intensity
 from triton_reg.features.local import LocalContrast
 from triton_reg.features.mind import MindSSC
 from triton_reg.features.network import NetworkFeatures
+from triton_reg.features.obelisk import Obelisk
 from triton_reg.features.unet import SegmentationUNet
 from triton_reg.method import (
     FeatureExtractor,
     Features,
     Method,
+    Prompts,
     Result,
     collate,
     register_pair,
 )
+from triton_reg.methods.pdd_net import PDDNet
+from triton_reg.methods.prompt_terms import PromptWeights
+from triton_reg.methods.search import CubeSearch, EvenSearch
 from triton_reg.methods.voxelopt import VoxelOpt
 from triton_reg.methods.voxelopt_soft import SoftVoxelOpt
+from triton_reg.ops.instance_fit import FitSettings
 from triton_reg.ops.level_settings import LevelSettings
+from triton_reg.ops.match_settings import MatchSettings
 
 __version__ = "0.1.0"
 __all__ = [
     "AffineResult",
     "AffineSettings",
+    "CubeSearch",
     "Displacement",
+    "EvenSearch",
     "FeatureExtractor",
     "Features",
+    "FitSettings",
     "Intensity",
     "LevelSettings",
     "LocalContrast",
+    "MatchSettings",
     "Method",
     "MindSSC",
     "NetworkFeatures",
+    "Obelisk",
+    "PDDNet",
     "PlacedVolume",
+    "PromptWeights",
+    "Prompts",
     "Result",
     "SegmentationUNet",
     "SoftVoxelOpt",

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from triton_reg.ops.checks import check_displacement
@@ -144,8 +145,8 @@ def _inverted(u: Tensor, iterations: int, tolerance: float) -> tuple[Tensor, Ten
 
 def _mean_of_neighbours(v: Tensor) -> Tensor:
     """Mean over 3 x 3 x 3 voxels, the edge repeated."""
-    padded = torch.nn.functional.pad(v, (1,) * 6, mode="replicate")
-    return torch.nn.functional.avg_pool3d(padded, 3, stride=1)
+    padded = F.pad(v, (1,) * 6, mode="replicate")
+    return F.avg_pool3d(padded, 3, stride=1)
 
 
 def upsample_twice(displacement: Tensor, shape: Shape) -> Tensor:
@@ -155,6 +156,37 @@ def upsample_twice(displacement: Tensor, shape: Shape) -> Tensor:
     be exact for corner-aligned grids.
     """
     return 2 * resize(displacement, shape)
+
+
+def moved_points(points: Tensor, displacement: Displacement) -> Tensor:
+    """Where fixed positions lie in the moving volume.
+
+    Args:
+        points: ``[K, 3]`` in fixed voxels, axis order of the volume; sampled linearly between
+            voxels, and with the border's displacement outside.
+        displacement: of one pair, ``B = 1``.
+
+    Returns:
+        ``[K, 3]`` in moving voxels.
+
+    Raises:
+        ValueError: if points are no ``[K, 3]`` or the displacement is of several pairs.
+    """
+    vectors = displacement.vectors
+    if points.dim() != 2 or points.shape[1] != 3 or len(vectors) != 1:
+        raise ValueError(
+            f"moved_points: needs points [K, 3] and the displacement of one pair, got "
+            f"{list(points.shape)} and {list(vectors.shape)}"
+        )
+    fixed_last = points.new_tensor(displacement.fixed_shape) - 1
+    moving_last = points.new_tensor(displacement.moving_shape) - 1
+    share = points / fixed_last.clamp_min(1)  # 0 and 1 are the corner voxels of every grid
+    # grid_sample counts axes from the last
+    where = (2 * share - 1).flip(1).view(1, 1, 1, -1, 3)
+    found = F.grid_sample(
+        vectors.to(points.dtype), where, padding_mode="border", align_corners=True
+    )
+    return share * moving_last + found.view(3, -1).T
 
 
 def jacobian_determinant(vectors: Tensor) -> Tensor:

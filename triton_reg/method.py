@@ -34,6 +34,42 @@ class Result:
     extras: Mapping[str, Tensor] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, eq=False)
+class Prompts:
+    """What is known of ``B`` pairs beside their volumes; a method that takes prompts heeds it.
+
+    Attributes:
+        fixed_labels, moving_labels: integers ``[B, 1, D, H, W]``; 0 is unknown. Structures that
+            both have should lie on each other.
+        fixed_keypoints, moving_keypoints: ``[B, K, 3]`` in voxels, axis order of the volumes. Point
+            k of one should lie on point k of the other; NaN where a pair has fewer.
+    """
+
+    fixed_labels: Tensor | None = None
+    moving_labels: Tensor | None = None
+    fixed_keypoints: Tensor | None = None
+    moving_keypoints: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        both = {
+            "labels": (self.fixed_labels, self.moving_labels),
+            "keypoints": (self.fixed_keypoints, self.moving_keypoints),
+        }
+        for kind, (fixed, moving) in both.items():
+            if (fixed is None) != (moving is None):
+                raise ValueError(f"Prompts: needs {kind} of both, fixed and moving, or of neither")
+            if fixed is not None and moving is not None and fixed.shape != moving.shape:
+                raise ValueError(
+                    f"Prompts: fixed and moving {kind} must share one shape, got "
+                    f"{list(fixed.shape)} and {list(moving.shape)}"
+                )
+
+    def of(self, row: int) -> "Prompts":
+        """The prompts of one pair, with a batch of one."""
+        own = (one if one is None else one[row : row + 1] for one in vars(self).values())
+        return Prompts(*own)
+
+
 class Method(Protocol):
     """A registration method: features once a subject, then a displacement for each pair."""
 
@@ -49,9 +85,21 @@ class Method(Protocol):
         """
         ...
 
-    def register(self, fixed: Features, moving: Features, pairs: Tensor) -> Result:
-        """Register ``B`` pairs; ``pairs [B, 2]`` int32 holds row numbers into fixed and moving."""
+    def register(
+        self, fixed: Features, moving: Features, pairs: Tensor, prompts: Prompts | None = None
+    ) -> Result:
+        """Register ``B`` pairs; ``pairs [B, 2]`` int32 holds row numbers into fixed and moving.
+
+        Raises:
+            ValueError: if there are prompts and the method takes none.
+        """
         ...
+
+
+def refuse_prompts(call: str, prompts: Prompts | None) -> None:
+    """Raise ``ValueError`` if there are prompts: they are never passed over in silence."""
+    if prompts is not None:
+        raise ValueError(f"{call}: takes no prompts; PDDNet does")
 
 
 def collate(features: list[Features]) -> Features:

@@ -4,13 +4,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
+from cohort.config.pdd_net import PddNetSettings
 from cohort.config.voxelopt import VoxelOptSettings
 from cohort.errors import UsageError
 from triton_reg import Method
 
-_METHODS: dict[str, type[VoxelOptSettings]] = {"voxelopt": VoxelOptSettings}
+Settings = VoxelOptSettings | PddNetSettings
+_METHODS: dict[str, type[Settings]] = {"voxelopt": VoxelOptSettings, "pdd_net": PddNetSettings}
 
 
 class MethodConfig(BaseModel):
@@ -18,16 +20,34 @@ class MethodConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: Literal["voxelopt"] = "voxelopt"
-    settings: VoxelOptSettings = VoxelOptSettings()
+    name: Literal["voxelopt", "pdd_net"] = "voxelopt"
+    settings: Settings = VoxelOptSettings()
 
-    def for_masks(self, has_masks: bool) -> "MethodConfig":
-        """These settings for a cohort: one with masks is compared inside them, unless told."""
-        if not has_masks or self.settings.masked is not None:
+    @field_validator("settings", mode="wrap")
+    @classmethod
+    def _of_the_method(cls, value: Any, _: Any, info: ValidationInfo) -> Settings:
+        """Settings are read as those of the named method, so that a fault is told in its words."""
+        return _METHODS[info.data["name"]].model_validate(value)
+
+    def for_cohort(self, has_masks: bool, spacing_mm: tuple[float, float, float]) -> "MethodConfig":
+        """These settings for a cohort, unless told otherwise.
+
+        With masks VoxelOpt compares inside them; PDD-Net's lengths are the same along every axis of
+        the working grid.
+        """
+        settings = self.settings
+        if isinstance(settings, VoxelOptSettings):
+            told = {"masked": True} if has_masks and settings.masked is None else {}
+        else:
+            told = settings.for_spacing(spacing_mm)
+        if not told:
             return self
-        return MethodConfig(
-            name=self.name, settings=self.settings.model_copy(update={"masked": True})
-        )
+        return MethodConfig(name=self.name, settings=settings.model_copy(update=told))
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """What of each pair the method is told beside the volumes: labels, keypoints."""
+        return self.settings.prompts
 
     def build(self, *, trust_code: bool = False) -> Method:
         """The method itself: what a worker calls before its first pair.

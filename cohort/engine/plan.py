@@ -95,7 +95,7 @@ def make_plan(
         "subject_digests": list(digests.values()),
         "pairs_digest": hashlib.sha256(pairs.tobytes()).hexdigest(),
         "tile_size": tile_size,
-        **_chosen(settings, inventory.has_masks),
+        **_chosen(settings, inventory.has_masks, store.grid.spacing_mm),
     }
     canonical = json.dumps({"run_schema": SCHEMA, **facts}, sort_keys=True)
     spec = RunSpec.model_validate({
@@ -115,9 +115,11 @@ def make_plan(
     return spec, pairs
 
 
-def _chosen(settings: PlanSettings, has_masks: bool) -> dict[str, Any]:
+def _chosen(
+    settings: PlanSettings, has_masks: bool, spacing_mm: tuple[float, float, float]
+) -> dict[str, Any]:
     """What the user's choices say of a run, or the defaults in their place."""
-    method = (settings.method or MethodConfig()).for_masks(has_masks)
+    method = (settings.method or MethodConfig()).for_cohort(has_masks, spacing_mm)
     design = settings.pairs or "all"
     return {
         "pairs": "csv" if design.endswith(".csv") else design,

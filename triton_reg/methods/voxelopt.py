@@ -8,7 +8,7 @@ from torch import Tensor
 from triton_reg.displacement import Displacement, upsample_twice
 from triton_reg.features.local import LocalContrast
 from triton_reg.features.mind import MindSSC
-from triton_reg.method import FeatureExtractor, Features, Result
+from triton_reg.method import FeatureExtractor, Features, Prompts, Result, refuse_prompts
 from triton_reg.methods.pyramid import (
     cropped,
     features_of,
@@ -154,20 +154,24 @@ class VoxelOpt:
             return stored_pyramid(pyramid, shape, self._pyramid_settings)
         return cropped(pyramid[0], shape), *pyramid[1:]
 
-    def register(self, fixed: Features, moving: Features, pairs: Tensor) -> Result:
+    def register(
+        self, fixed: Features, moving: Features, pairs: Tensor, prompts: Prompts | None = None
+    ) -> Result:
         """Register pairs of prepared subjects.
 
         Args:
             fixed, moving: what :meth:`prepare` returned.
             pairs: ``[B, 2]`` row numbers into fixed and moving.
+            prompts: none are taken.
 
         Returns:
             The displacement on the (halved) working grid, and in ``extras`` the ``entropy``
             ``[B, D, H, W]`` of the finest level in nats.
 
         Raises:
-            ValueError: if fixed and moving features differ in shape.
+            ValueError: if fixed and moving features differ in shape, or if there are prompts.
         """
+        refuse_prompts("VoxelOpt", prompts)
         if is_stored(fixed):
             displacement, entropy = register_pyramid(fixed, moving, pairs, self._pyramid_settings)
         else:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from triton_reg.displacement import Displacement
-from triton_reg.method import Features, Result
+from triton_reg.method import Features, Prompts, Result, refuse_prompts
 from triton_reg.methods.pyramid import (
     cropped,
     features_of,
@@ -87,12 +87,15 @@ class SoftVoxelOpt:
             pyramid.append(level)
         return tuple(pyramid)
 
-    def register(self, fixed: Features, moving: Features, pairs: Tensor) -> Result:
+    def register(
+        self, fixed: Features, moving: Features, pairs: Tensor, prompts: Prompts | None = None
+    ) -> Result:
         """Register pairs of prepared subjects; arguments and result as :meth:`VoxelOpt.register`.
 
         Raises:
-            ValueError: if fixed and moving features differ in shape.
+            ValueError: if fixed and moving features differ in shape, or if there are prompts.
         """
+        refuse_prompts("SoftVoxelOpt", prompts)
         displacement = entropy = None
         for level in reversed(range(len(fixed))):
             target, source = features_of(fixed, moving, pairs, level)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from triton_reg.features.intensity import Window
 from triton_reg.features.network import NetworkFeatures
+from triton_reg.losses import roughness, soft_dice
 from triton_reg.methods.voxelopt_soft import SoftVoxelOpt
 from triton_reg.ops.resize import resize_reference
 from triton_reg.ops.warp import warp_reference
@@ -124,7 +125,7 @@ def registration_loss(
         method: with the extractor whose gradients are wanted.
         volumes: ``[2, 1, D, H, W]`` in source units, fixed before moving.
         masks: ``[2, M, D, H, W]``, one channel a structure, of both.
-        smoothness: weight of :func:`roughness`.
+        smoothness: weight of :func:`triton_reg.losses.roughness`.
     """
     features = method.prepare(volumes, torch.ones_like(volumes))
     fixed, moving = zip(*(level.split(1) for level in features), strict=True)
@@ -134,21 +135,6 @@ def registration_loss(
     target, source = resize_reference(masks, shape).split(1)
     warped = warp_reference(source, displacement.vectors, shape)
     return 1 - soft_dice(target, warped).mean() + smoothness * roughness(displacement.vectors)
-
-
-def soft_dice(fixed_masks: Tensor, warped_masks: Tensor) -> Tensor:
-    """``2 Σ f w / (Σ f² + Σ w²)`` of each structure: ``[B, M, D, H, W]`` twice -> ``[B, M]``.
-
-    1 for masks that are the same, also where both are empty.
-    """
-    both = (fixed_masks * warped_masks).sum((2, 3, 4))
-    sizes = (fixed_masks.square() + warped_masks.square()).sum((2, 3, 4))
-    return (2 * both + 1e-5) / (sizes + 1e-5)
-
-
-def roughness(vectors: Tensor) -> Tensor:
-    """Mean squared forward difference of a displacement ``[B, 3, D, H, W]`` along the axes."""
-    return torch.stack([vectors.diff(dim=axis).square().mean() for axis in (2, 3, 4)]).mean()
 
 
 def _structures(volumes: Tensor, labels: Tensor) -> Tensor:

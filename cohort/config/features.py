@@ -1,0 +1,136 @@
+"""Settings of what is compared, whatever the method."""
+
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from cohort.errors import UsageError
+from triton_reg import (
+    FeatureExtractor,
+    Intensity,
+    LocalContrast,
+    MindSSC,
+    NetworkFeatures,
+    Obelisk,
+    SegmentationUNet,
+)
+
+FeatureName = Literal["mind", "local", "intensity", "unet", "obelisk", "torchscript"]
+
+_UNTRUSTED = (
+    "features=torchscript would run the program in {} with your rights; "
+    "if you trust those who made it, give --trust-code on this command"
+)
+
+
+def listed(value: Any) -> Any:
+    """A single value where a list is wanted."""
+    return value if isinstance(value, (list, tuple)) else [value]
+
+
+def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:
+    if not bounds[0] < bounds[1]:
+        raise ValueError("the first must be below the second")
+    return bounds
+
+
+Positive = Annotated[float, Field(gt=0)]
+AtLeastOne = Annotated[int, Field(ge=1)]
+Ascending = AfterValidator(_ascending)
+
+
+class FeatureSettings(BaseModel):
+    """What methods share; each method's own settings are a final class of these and its own."""
+
+    # a run keeps them as JSON, which knows no infinity
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    default_features: ClassVar[FeatureName] = "mind"
+    from_files: ClassVar[tuple[FeatureName, ...]] = ("unet", "obelisk", "torchscript")
+
+    features: FeatureName | None = Field(default=None, description="what is compared")
+    weights: Path | None = Field(
+        default=None,
+        description="checkpoint of features=unet or obelisk, file of features=torchscript",
+    )
+    window: Annotated[tuple[float, float], Ascending] | None = Field(
+        default=None, description="intensity window: percentiles such as 1,99 or source units"
+    )
+    mind_radius: int | None = Field(
+        default=None, ge=0, description="half width of MIND's patches in voxels; 1"
+    )
+    mind_dilation: int | None = Field(
+        default=None, ge=1, description="distance of MIND's patches in voxels; 2"
+    )
+
+    @model_validator(mode="after")
+    def _belong_together(self) -> "FeatureSettings":
+        for name, owners in (
+            ("mind_radius", ("mind",)),
+            ("mind_dilation", ("mind",)),
+            ("weights", self.from_files),
+        ):
+            if getattr(self, name) is not None and self.extractor not in owners:
+                belongs = f"{name} belongs to features={' or '.join(owners)}"
+                raise ValueError(f"{belongs}, not {self.extractor}")
+        return self
+
+    @property
+    def extractor(self) -> FeatureName:
+        """The features that are meant where none are named."""
+        return self.features or self.default_features
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """What of each pair the method is told beside the volumes: labels, keypoints."""
+        return ()
+
+    def built_features(
+        self, default_window: tuple[float, float], *, trust_code: bool
+    ) -> FeatureExtractor:
+        """The extractor with these settings; see :meth:`MethodConfig.build`."""
+        window = self.window or default_window
+        match self.extractor:
+            case "mind":
+                given = {"radius": self.mind_radius, "dilation": self.mind_dilation}
+                chosen = {name: value for name, value in given.items() if value is not None}
+                return MindSSC(**chosen, window=window)
+            case "local":
+                return LocalContrast(window=window)
+            case "intensity":
+                return Intensity(window=window)
+            case "unet":
+                return self._from_file(SegmentationUNet.load, "checkpoint of the U-Net")
+            case "obelisk":
+                return self._from_file(Obelisk.load, "weights of OBELISK")
+            case _:
+                if self.weights is not None and not trust_code:
+                    raise UsageError("E_TRUST", _UNTRUSTED.format(self.weights))
+                return self._from_file(NetworkFeatures.load_torchscript, "network to run")
+
+    def _from_file(self, load: Callable[..., FeatureExtractor], what: str) -> FeatureExtractor:
+        given = {} if self.window is None else {"window": self.window}
+        return self.from_weights(lambda path: load(path, **given), what)
+
+    def from_weights(self, load: Callable[[Path], Any], what: str) -> Any:
+        """What a function makes of the weights' file.
+
+        Raises:
+            UsageError: ``E_WEIGHTS`` if there is no file, or it is of no use.
+        """
+        if self.weights is None:
+            raise UsageError(
+                "E_WEIGHTS", f"features={self.extractor} needs weights=FILE, its {what}"
+            )
+        try:
+            return load(self.weights)
+        except (OSError, TypeError, ValueError, UnpicklingError) as error:
+            raise UsageError("E_WEIGHTS", f"{self.weights} is no {what}: {error}") from None
+
+    def given(self, settings: type) -> dict[str, Any]:
+        """The fields of a dataclass of settings that have a value here."""
+        names = {field.name for field in fields(settings)}
+        return {name: value for name, value in self if name in names and value is not None}

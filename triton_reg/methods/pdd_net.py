@@ -1,0 +1,255 @@
+"""PDD-Net: probabilities of many displacements at each control point of a coarse grid."""
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from triton_reg.displacement import Displacement
+from triton_reg.features.mind import MindSSC
+from triton_reg.features.obelisk import Obelisk
+from triton_reg.method import FeatureExtractor, Features, Prompts, Result
+from triton_reg.methods.prompt_terms import PromptWeights, anchors_of, label_channels, moved_back
+from triton_reg.methods.search import CubeSearch, EvenSearch, Search
+from triton_reg.ops.dense_match import COVARIANCE_AXES, DenseMatch, dense_match
+from triton_reg.ops.instance_fit import FitSettings, instance_fit
+from triton_reg.ops.lattice import Lattice, Vector
+from triton_reg.ops.match_settings import MatchSettings
+from triton_reg.ops.resize import Shape, grid_shape, resize
+from triton_reg.ops.warp import warp
+
+# part of the fingerprint: raise it with any change of the arithmetic that changes results
+_ARITHMETIC = 1
+_TWO_WARP_ALPHAS = (1.1337, 1.0533, -0.7469, 1.1337)
+
+Composition = Literal["control", "full"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PDDNet:
+    """Probabilistic dense displacements, smoothed between labels and between control points.
+
+    Heinrich, "Closing the gap between deep and conventional image registration using probabilistic
+    dense displacement networks", MICCAI 2019. Every control point tries every displacement label;
+    messages between neighbours turn the costs into probabilities, whose expectation is the
+    displacement. Each further stage starts from the moving volume warped by what is known, with
+    features of the warped volume.
+
+    :meth:`v01` and :meth:`two_warp` are the released scripts. The defaults need no weights: MIND
+    features, and lengths that are the same along every axis.
+
+    Attributes:
+        features: what is compared; any extractor. Features on the volume's own grid are averaged
+            over ``feature_step`` voxels an axis.
+        stages: the searches, one after the other.
+        weights: scale, kept, spread and sharpness of
+            :func:`triton_reg.ops.dense_match.dense_match`: the published alphas 0, 2, 3 and 5.
+        match: how probabilities spread.
+        fit: how a smooth displacement is fitted to the probabilities; None takes their expectation.
+        feature_step: see ``features``.
+        composition: ``"control"`` composes stages on the last one's control points, and continues
+            fields and volumes as at their border; ``"full"`` as the released script does, on the
+            volume's grid and with zeros outside.
+        prompt_weights: what prompts count, see :class:`PromptWeights`.
+    """
+
+    features: FeatureExtractor = field(default_factory=MindSSC)
+    stages: tuple[Search, ...] = (
+        EvenSearch(spacing=6, width=11, extent=12),
+        EvenSearch(spacing=4, width=7, extent=4),
+    )
+    weights: tuple[float, float, float, float] = (100.0, 1.0, 1.0, 1.0)
+    match: MatchSettings = field(default_factory=MatchSettings)
+    fit: FitSettings | None = None
+    feature_step: int = 2
+    composition: Composition = "control"
+    prompt_weights: PromptWeights = field(default_factory=PromptWeights)
+
+    def __post_init__(self) -> None:
+        if not self.stages:
+            raise ValueError("PDDNet: needs at least one stage, got none")
+        if self.feature_step < 1:
+            raise ValueError(f"PDDNet: feature_step must be at least 1, got {self.feature_step}")
+        if len(self.weights) != 4:
+            raise ValueError(f"PDDNet: needs four weights, got {self.weights}")
+
+    @classmethod
+    def v01(cls, features: FeatureExtractor) -> "PDDNet":
+        """Grid, search and initial weights of the paper and the released v0.1 script."""
+        stage = CubeSearch(count=32, width=15, share=0.4)
+        return cls(features=features, stages=(stage,), weights=(1.0, 1.0, 1.0, 1.0))
+
+    @classmethod
+    def two_warp(cls, features: Path | FeatureExtractor) -> "PDDNet":
+        """The released script with two warps and instance optimisation, for abdominal CT.
+
+        Args:
+            features: the file of its weights, or another extractor.
+        """
+        extractor = Obelisk.published(features) if isinstance(features, Path) else features
+        return cls(
+            features=extractor,
+            stages=(
+                CubeSearch(count=29, width=11, share=0.25),
+                CubeSearch(count=39, width=11, share=0.15),
+            ),
+            weights=_TWO_WARP_ALPHAS,
+            fit=FitSettings(),
+            composition="full",
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of every setting and of the version of the arithmetic."""
+        said = f"pdd_net {_ARITHMETIC} {self!r}"
+        return hashlib.blake2b(said.encode(), digest_size=16).hexdigest()
+
+    def prepare(self, volume: Tensor, mask: Tensor) -> Features:
+        """Features of ``N`` subjects, and what later stages need of them.
+
+        Args:
+            volume: ``[N, 1, D, H, W]`` in source units.
+            mask: of the same shape.
+
+        Returns:
+            Features ``[N, C, d, h, w]``, the volume and its mask. With a single stage the last two
+            have no channel and hold but the volume's size.
+        """
+        again = slice(None) if len(self.stages) > 1 else slice(0)
+        features = self._reduced(self.features(volume, mask), grid_shape(volume))
+        return features, volume[:, again], mask[:, again]
+
+    def register(
+        self, fixed: Features, moving: Features, pairs: Tensor, prompts: Prompts | None = None
+    ) -> Result:
+        """Register pairs of prepared subjects.
+
+        Args:
+            fixed, moving: what :meth:`prepare` returned.
+            pairs: ``[B, 2]`` row numbers into fixed and moving.
+            prompts: what else is known of each pair.
+
+        Returns:
+            The displacement on the last stage's control points (on the volume's grid with
+            ``composition="full"``), and in ``extras`` what the last stage's probabilities say of
+            its control points: ``entropy [B, d, h, w]`` in nats and ``covariance [B, 6, d, h, w]``
+            in squared voxels, in the order of ``COVARIANCE_AXES``.
+
+        Raises:
+            ValueError: if fixed and moving features differ in shape.
+        """
+        if [part.shape[1:] for part in fixed] != [part.shape[1:] for part in moving]:
+            raise ValueError(
+                "PDDNet: fixed and moving must share their features' shapes, got "
+                f"{[list(part.shape) for part in fixed]} and "
+                f"{[list(part.shape) for part in moving]}"
+            )
+        found = []
+        for row, pair in enumerate(pairs.tolist()):  # one cost volume at a time
+            target, source = (
+                [_at_least_float32(part[i : i + 1]) for part in features]
+                for features, i in zip((fixed, moving), pair, strict=True)
+            )
+            told = None if prompts is None else prompts.of(row)
+            found.append(self._register_one(target, source, told))
+        displacements, entropies, covariances = zip(*found, strict=True)
+        shape = grid_shape(fixed[1])
+        return Result(
+            Displacement(torch.cat(displacements), shape, shape),
+            {"entropy": torch.cat(entropies), "covariance": torch.cat(covariances)},
+        )
+
+    def _register_one(
+        self, fixed: list[Tensor], moving: list[Tensor], prompts: Prompts | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Displacement in voxels, entropy and covariance of one pair."""
+        target, (source, volume, mask) = fixed[0], moving
+        shape = grid_shape(volume)
+        total = match = None
+        for search in self.stages:
+            known = prompts
+            if total is not None:
+                now = Displacement(total, shape, shape)
+                padding = "zeros" if self.composition == "full" else "border"
+                warped = now.warp(volume, padding=padding)
+                inside = now.warp(mask, interpolation="nearest", padding=padding)
+                source = self._reduced(self.features(warped, inside), shape)
+                known = None if prompts is None else moved_back(prompts, now)
+            match, vectors = self._stage(target, source, search, shape, known)
+            total = vectors if total is None else self._composed(total, vectors, shape)
+        assert total is not None
+        assert match is not None
+        if self.composition == "full":
+            total = resize(total, shape)
+        steps = _label_steps(search, shape)
+        units = [steps[first] * steps[second] for first, second in COVARIANCE_AXES]
+        covariance = match.covariance * match.covariance.new_tensor(units).view(1, 6, 1, 1, 1)
+        return total, match.entropy, covariance
+
+    def _stage(
+        self, fixed: Tensor, moving: Tensor, search: Search, shape: Shape, prompts: Prompts | None
+    ) -> tuple[DenseMatch, Tensor]:
+        """The match of one stage, and its displacement in voxels on its control points."""
+        points, reach = search.points(shape), search.reach(shape)
+        anchors = None
+        if prompts is not None:
+            steps = _label_steps(search, shape)
+            size = grid_shape(fixed)
+            channels = label_channels(prompts, self.prompt_weights, size)
+            fixed, moving = (
+                torch.cat(both, dim=1) for both in zip((fixed, moving), channels, strict=True)
+            )
+            anchors = anchors_of(prompts, self.prompt_weights, points, shape, steps)
+        lattice = Lattice.corner_aligned(grid_shape(moving), points, search.width, reach)
+        match = dense_match(
+            resize(fixed, points),
+            moving,
+            fixed.new_tensor(self.weights),
+            lattice,
+            self.match,
+            anchors=anchors,
+            keep_probabilities=self.fit is not None,
+        )
+        displacement = match.mean
+        if self.fit is not None:
+            first, second, third = (share / (search.width // 2) for share in reach)
+            label_step = first, second, third
+            displacement = instance_fit(match.probabilities, match.mean, label_step, self.fit)
+        steps = displacement.new_tensor(_label_steps(search, shape))
+        return match, displacement * steps.view(1, 3, 1, 1, 1)
+
+    def _composed(self, first: Tensor, second: Tensor, shape: Shape) -> Tensor:
+        """``second``, then ``first`` from where it arrives; vectors in voxels of the volume."""
+        if self.composition == "full":
+            late = Displacement(resize(second, shape), shape, shape)
+            return late.then(Displacement(resize(first, shape), shape, shape)).vectors
+        own = [(count - 1) / (size - 1) for count, size in zip(first.shape[2:], shape, strict=True)]
+        step = second * second.new_tensor(own).view(1, 3, 1, 1, 1)
+        return second + warp(first, step, fixed_shape=grid_shape(second), padding="border")
+
+    def _reduced(self, features: Tensor, shape: Shape) -> Tensor:
+        """Features of the volume's own grid averaged to a coarser one; others as they are."""
+        step = self.feature_step
+        if grid_shape(features) != shape or step == 1:
+            return features
+        first, second, third = (max(2, size // step) for size in shape)
+        width = 2 * (step // 2) + 1
+        smooth = F.avg_pool3d(features, width, 1, step // 2, count_include_pad=False)
+        return resize(smooth, (first, second, third))
+
+
+def _at_least_float32(features: Tensor) -> Tensor:
+    return features.float() if features.element_size() < 4 else features
+
+
+def _label_steps(search: Search, shape: Shape) -> Vector:
+    """Length of a label step along each axis in voxels."""
+    first, second, third = (
+        share * (size - 1) / 2 / (search.width // 2)
+        for share, size in zip(search.reach(shape), shape, strict=True)
+    )
+    return first, second, third
