@@ -12,6 +12,14 @@ Run = Annotated[Path, typer.Argument(help="The folder of the run.")]
 Workers = Annotated[
     int | None, typer.Option(min=0, help="Worker processes; 0 is a plain loop. [default: cores]")
 ]
+Dashboard = Annotated[
+    bool,
+    typer.Option(
+        "--dashboard",
+        help="Serve Dask's dashboard of the workers to this machine alone; needs"
+        " triton-reg[dashboard].",
+    ),
+]
 Pairs = Annotated[
     str | None,
     typer.Option(
@@ -26,11 +34,22 @@ AtlasLabels = Annotated[
 Metrics = Annotated[
     str | None,
     typer.Option(
-        help="Measures beyond the headline ones, by family: overlap, surface, deformation,"
-        " similarity, consistency (registers each pair both ways), or all. [default: none]"
+        help="Measures beyond the headline ones, by family: overlap, soft_overlap (each structure"
+        " interpolated linearly), surface, deformation, similarity, consistency (registers each"
+        " pair both ways), or all. [default: none]"
     ),
 ]
-MethodName = Annotated[str | None, typer.Option("--method", help="voxelopt. [default: voxelopt]")]
+KeepUncertainty = Annotated[
+    bool | None,
+    typer.Option(
+        "--keep-uncertainty",
+        help="Keep how sure the method is of each displacement, in RUN/uncertainty.",
+        show_default=False,
+    ),
+]
+MethodName = Annotated[
+    str | None, typer.Option("--method", help="voxelopt or pdd_net. [default: voxelopt]")
+]
 Config = Annotated[Path | None, typer.Option(help="YAML file with settings of the method.")]
 Assignments = Annotated[
     list[str] | None, typer.Option("--set", help="KEY=VALUE, a setting of the method; repeatable.")

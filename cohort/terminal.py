@@ -77,6 +77,11 @@ def say(message: str) -> None:
     _console.print(escape(message))
 
 
+def say_dashboard(address: str) -> None:
+    """Where the dashboard is; beside the result, above the progress bar."""
+    _errors.print(f"dashboard {escape(address)}")
+
+
 def say_json(document: dict[str, Any]) -> None:
     """One JSON object on stdout, for machines."""
     _console.print(json.dumps(document, default=str), markup=False)

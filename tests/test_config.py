@@ -109,7 +109,7 @@ def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
     [
         (
             "windw=1,99",
-            r"unknown setting 'windw'\. Settings of voxelopt: features, weights, window",
+            r"unknown setting 'windw'\. Settings of voxelopt: preset, features, weights",
         ),
         ("features=deep", r"features: Input should be 'mind', 'local', .* got 'deep'"),
         ("radius=7", r"radius: Input should be 1, 2 or 3, got 7"),

@@ -60,7 +60,7 @@ def test_learn2reg_is_what_map_coordinates_and_warp_both_take(
     np.testing.assert_array_equal(np.moveaxis(np.asarray(image.dataobj), -1, 0), vectors)
     np.testing.assert_allclose(image.affine, run.store.grid.affine, atol=1e-5)
     with torch.inference_mode():
-        displacement = run.register(A, B)
+        displacement = run.register(A, B).displacement
     moving = run.store.read(B).volume
     warped = displacement.warp(torch.from_numpy(moving)[None, None])[0, 0].numpy()
     positions = np.indices(moving.shape) + vectors

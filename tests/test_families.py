@@ -65,6 +65,26 @@ def test_the_true_displacement_overlaps_fully() -> None:
     assert found["jaccard_mean"] == found["volume_similarity_mean"] == 1
 
 
+def test_soft_overlap_counts_parts_of_voxels() -> None:
+    whole = measure_pair(pair(), ["soft_overlap"])
+    assert whole["soft_dice"] == whole["soft_jaccard"] == [(1, 1.0), (2, 1.0)]
+    between = Displacement(displaced(STEP).vectors + 0.5, SHAPE, SHAPE)
+    found = measure_pair(replace(pair(), displacement=between), ["soft_overlap"])
+    assert 0.5 < found["soft_dice_mean"] < 1
+    assert found["soft_jaccard_mean"] < found["soft_dice_mean"]
+    inside = torch.zeros(1, 1, *SHAPE)
+    masked = replace(pair().fixed, mask=inside, is_masked=True)
+    nothing = measure_pair(replace(pair(), fixed=masked), ["soft_overlap"])
+    assert "soft_dice" not in nothing
+
+
+def test_what_a_scan_keeps_counts_as_its_memory() -> None:
+    scan = Scan.of(subject())
+    before = scan.size_bytes
+    corners = len(scan.surfaces.codes)
+    assert scan.size_bytes >= before + 7 * corners > before
+
+
 def test_surfaces_that_lie_on_each_other_are_no_distance_apart() -> None:
     found = measure_pair(pair(), ["surface"])
     assert found["hd95_mm"] == found["hd_mm"] == found["assd_mm"] == [(1, 0.0), (2, 0.0)]

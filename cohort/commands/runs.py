@@ -9,6 +9,7 @@ from cohort import terminal
 from cohort.commands.status_text import status_rows
 from cohort.config.method import MethodConfig, method_config
 from cohort.data.store import CohortStore
+from cohort.engine.cluster import check_dashboard
 from cohort.engine.events import pairs_per_hour
 from cohort.engine.families import families_of
 from cohort.engine.plan import PlanSettings, open_run
@@ -20,7 +21,9 @@ from cohort.options import (
     Assignments,
     AtlasLabels,
     Config,
+    Dashboard,
     Json,
+    KeepUncertainty,
     MethodName,
     Metrics,
     Pairs,
@@ -46,6 +49,7 @@ def plan(
     config: Config = None,
     assignments: Assignments = None,
     metrics: Metrics = None,
+    keep_uncertainty: KeepUncertainty = None,
     seed: Seed = None,
     tile_size: TileSize = None,
     trust_code: TrustCode = False,
@@ -54,7 +58,9 @@ def plan(
     """Write down which pairs a run will register, and how, before it begins."""
     chosen = _method(method, config, assignments)
     families = None if metrics is None else families_of(metrics)
-    settings = PlanSettings(chosen, pairs, seed, tile_size, trust_code, atlas_labels, families)
+    settings = PlanSettings(
+        chosen, pairs, seed, tile_size, trust_code, atlas_labels, families, keep_uncertainty
+    )
     spec = open_run(run_dir, CohortStore.open(store), settings)
     if json:
         terminal.say_json(spec.model_dump(mode="json", exclude_none=True))
@@ -71,20 +77,26 @@ def register(
     config: Config = None,
     assignments: Assignments = None,
     metrics: Metrics = None,
+    keep_uncertainty: KeepUncertainty = None,
     seed: Seed = None,
     tile_size: TileSize = None,
     trust_code: TrustCode = False,
     workers: Workers = None,
+    dashboard: Dashboard = False,
     json: Json = False,
 ) -> None:
     """Register the pairs of a run and measure each; the same command again goes on where it was.
 
     Makes the plan if there is none. Stop it at any time: what was committed is kept.
     """
+    if dashboard:
+        check_dashboard(worker_count(workers))
     opened = CohortStore.open(store)
     chosen = _method(method, config, assignments)
     families = None if metrics is None else families_of(metrics)
-    settings = PlanSettings(chosen, pairs, seed, tile_size, trust_code, atlas_labels, families)
+    settings = PlanSettings(
+        chosen, pairs, seed, tile_size, trust_code, atlas_labels, families, keep_uncertainty
+    )
     spec = open_run(run_dir, opened, settings)
     count = min(worker_count(workers), spec.n_tiles)
     with terminal.progress_bar("registering", quiet=json) as update:
@@ -92,7 +104,14 @@ def register(
         def progress(report: RunReport, total: int) -> None:
             update(report.already_done + report.pairs, total, report.failed)
 
-        report = run(run_dir, opened, workers=count, trust_code=trust_code, progress=progress)
+        report = run(
+            run_dir,
+            opened,
+            workers=count,
+            trust_code=trust_code,
+            progress=progress,
+            on_dashboard=terminal.say_dashboard if dashboard else None,
+        )
     summary = summarise(read_rows(run_dir))
     if json:
         terminal.say_json({**terminal.as_json(report), "summary": terminal.as_json(summary)})

@@ -51,6 +51,7 @@ class FeatureSettings(BaseModel):
     default_features: ClassVar[FeatureName] = "mind"
     from_files: ClassVar[tuple[FeatureName, ...]] = ("unet", "obelisk", "torchscript")
 
+    preset: str = Field(default="default", description="where the other settings start from")
     features: FeatureName | None = Field(default=None, description="what is compared")
     weights: Path | None = Field(
         default=None,

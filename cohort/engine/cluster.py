@@ -1,8 +1,9 @@
 """Worker processes on this machine: the only file that knows Dask."""
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
+from importlib import import_module
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from cohort.engine.plan import Tile
 from cohort.engine.tile import TileReport, run_tile
 from cohort.engine.warm import warm
 from cohort.engine.workbench import Workbench
-from cohort.errors import SchedulerError
+from cohort.errors import SchedulerError, UsageError
 
 _TILES_IN_FLIGHT = 2  # a worker: one at work, one at hand
 _ATTEMPTS = 3  # of a tile whose worker died
@@ -65,31 +66,51 @@ class WorkbenchPlugin(WorkerPlugin):
         warm(self.workbench)
 
 
+def check_dashboard(workers: int) -> None:
+    """Raise ``UsageError``, ``E_DASHBOARD``, unless Dask's dashboard can show so many workers."""
+    if not workers:
+        message = "a dashboard shows worker processes and --workers 0 starts none; need 1 or more"
+        raise UsageError("E_DASHBOARD", message)
+    try:
+        import_module("distributed.dashboard.scheduler")  # else Dask serves a page of regret
+    except ImportError as error:
+        message = f"the dashboard needs bokeh ({error}): pip install 'triton-reg[dashboard]'"
+        raise UsageError("E_DASHBOARD", message) from error
+
+
 def run_on_workers(
     run_dir: Path,
     store_path: Path,
     tiles: Iterable[Tile],
     workers: int,
     trust_code: bool = False,
+    on_dashboard: Callable[[str], None] | None = None,
 ) -> Iterator[TileReport]:
     """Work on tiles in local processes of one thread each; yields reports as they come.
 
     The scheduler knows two tiles a worker at a time, whatever their number, and what comes back is
-    small: the rows are on disk.
+    small: the rows are on disk. With ``on_dashboard`` Dask's dashboard is served to this machine
+    alone, and that is called with its address.
 
     Raises:
+        UsageError: as :func:`check_dashboard` does, if a dashboard is wanted.
         SchedulerError: ``E_WORKER`` if the workers do not start, or died three times over one tile.
         CohortError: what a tile raised.
     """
+    if on_dashboard:
+        check_dashboard(workers)
     with dask.config.set(_CONFIG), ExitStack() as stack:
         with ctrl_c_held():
-            client = stack.enter_context(Client(stack.enter_context(_cluster(workers))))
+            cluster = _cluster(workers, dashboard=on_dashboard is not None)
+            client = stack.enter_context(Client(stack.enter_context(cluster)))
+        if on_dashboard:
+            on_dashboard(str(client.dashboard_link))
         plugin = WorkbenchPlugin(run_dir, store_path, workers, trust_code)
         client.register_plugin(plugin, name=_PLUGIN)
         yield from _in_flight(client, iter(tiles), _TILES_IN_FLIGHT * workers)
 
 
-def _cluster(workers: int) -> LocalCluster:
+def _cluster(workers: int, *, dashboard: bool) -> LocalCluster:
     """One process of one thread a worker; nothing listens but on the loopback address."""
     try:
         return LocalCluster(
@@ -101,7 +122,7 @@ def _cluster(workers: int) -> LocalCluster:
             dashboard_address=None,  # pyright: ignore[reportArgumentType]  (None means none)
             # the scheduler answers health checks over HTTP all the same; on any free port, so that
             # two runs on one machine do not meet
-            scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
+            scheduler_kwargs={"dashboard_address": "127.0.0.1:0", "dashboard": dashboard},
             silence_logs=logging.CRITICAL,
         )
     except (RuntimeError, OSError) as error:

@@ -13,6 +13,7 @@ from triton_reg.metrics.deformation import deformation_measures
 from triton_reg.metrics.label_surfaces import label_surfaces
 from triton_reg.metrics.overlap import overlap_measures
 from triton_reg.metrics.similarity import lncc, mutual_information, ncc_and_mse
+from triton_reg.metrics.soft_overlap import soft_label_counts
 from triton_reg.metrics.surface import surface_measures
 
 SURFACE_TOLERANCE_MM = 2.0  # of the surface Dice
@@ -45,6 +46,24 @@ def _overlap(pair: RegisteredPair) -> dict[str, Any]:
     columns: dict[str, Any] = {}
     for name in ("jaccard", "volume_similarity"):
         columns |= _by_structure(name, pair, getattr(found, name).nan_to_num(0.0))
+    return columns
+
+
+def _soft_overlap(pair: RegisteredPair) -> dict[str, Any]:
+    """Dice, Jaccard and volume similarity with each structure interpolated linearly.
+
+    A voxel whose position lies between structures belongs to each in part.
+    """
+    if not pair.has_labels or not len(pair.structures):
+        return {}
+    assert pair.fixed.labels is not None
+    assert pair.moving.labels is not None
+    labels, at_least = (pair.fixed.labels, pair.moving.labels), pair.counts_before.shape[1]
+    mask = pair.compared[1] if pair.is_masked else None
+    counts = soft_label_counts(*labels, pair.displacement, mask, at_least)
+    columns: dict[str, Any] = {}
+    for name, values in overlap_measures(counts[:, pair.structures])._asdict().items():
+        columns |= _by_structure(f"soft_{name}", pair, values.nan_to_num(0.0))
     return columns
 
 
@@ -117,6 +136,7 @@ def _by_structure(name: str, pair: RegisteredPair, values: Tensor) -> dict[str, 
 # in the order of their columns
 MEASURES: dict[str, Callable[[RegisteredPair], dict[str, Any]]] = {
     "overlap": _overlap,
+    "soft_overlap": _soft_overlap,
     "surface": _surface,
     "deformation": _deformation,
     "similarity": _similarity,

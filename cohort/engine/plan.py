@@ -41,6 +41,7 @@ class PlanSettings:
             ``to:`` with a NIfTI file that is not in the store.
         atlas_labels: segmentation of that file.
         metrics: families of measures beyond the headline ones; none.
+        keep_uncertainty: whether the run keeps how sure the method is of each displacement; no.
         seed: of random designs; 0.
         tile_size: side of a tile in subjects; from the number of pairs.
         trust_code: whether code that the method's settings name may be run; the plan forgets it.
@@ -53,6 +54,7 @@ class PlanSettings:
     trust_code: bool = False
     atlas_labels: Path | None = None
     metrics: tuple[str, ...] | None = None
+    keep_uncertainty: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,7 @@ def _chosen(
         "pairs": "csv" if design.endswith(".csv") else design,
         "seed": settings.seed or 0,
         "metrics": list(settings.metrics or ()),
+        "keep_uncertainty": bool(settings.keep_uncertainty),
         "method": method.model_dump(mode="json", exclude_none=True),
         "fingerprint": method.build(trust_code=settings.trust_code).fingerprint,
     }
@@ -158,6 +161,11 @@ def open_run(run_dir: Path, store: CohortStore, settings: PlanSettings) -> RunSp
         settings.tile_size or existing.tile_size,
         settings.trust_code,
         metrics=existing.metrics if settings.metrics is None else settings.metrics,
+        keep_uncertainty=(
+            existing.keep_uncertainty
+            if settings.keep_uncertainty is None
+            else settings.keep_uncertainty
+        ),
     )
     asked, _ = make_plan(store, own, kept_atlas(run_dir) if existing.atlas else None)
     if existing.plan_digest != asked.plan_digest:

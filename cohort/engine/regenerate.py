@@ -1,5 +1,6 @@
 """Any pair once more: with the same bits, as pictures rather than a row."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ from cohort.data.one_thread import one_thread
 from cohort.engine.registered_pair import spacing_on, warped_labels
 from cohort.engine.workbench import Workbench
 from triton_reg.displacement import jacobian_determinant
+from triton_reg.ops.resize import Shape, resize
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,6 +24,8 @@ class PairImages:
         displacement: float32 ``[3, D, H, W]`` in voxels.
         jacobian: float32 ``[D - 2, H - 2, W - 2]``, determinant at the interior voxels.
         spacing_mm: of that grid.
+        spread_mm: float32 ``[D, H, W]``, standard deviation of the displacement's probabilities;
+            None if the method gives none.
     """
 
     fixed: np.ndarray
@@ -33,6 +37,7 @@ class PairImages:
     displacement: np.ndarray
     jacobian: np.ndarray
     spacing_mm: tuple[float, float, float]
+    spread_mm: np.ndarray | None = None
 
 
 def regenerate_pair(workbench: Workbench, fixed: str, moving: str) -> PairImages:
@@ -42,12 +47,13 @@ def regenerate_pair(workbench: Workbench, fixed: str, moving: str) -> PairImages
         SubjectError: if one of the subjects is broken or has changed since.
     """
     with one_thread(), torch.inference_mode():
-        displacement = workbench.register(fixed, moving)
+        result = workbench.register(fixed, moving)
+        displacement = result.displacement
         shape = displacement.fixed_shape
         target = workbench.subject(fixed).scan.on_grid(shape)
         source = workbench.subject(moving).scan.on_grid(shape)
         moved = None if source.labels is None else warped_labels(source.labels, displacement)
-        vectors = displacement.full()
+        vectors, spacing_mm = displacement.full(), spacing_on(workbench.store.grid, shape)
         return PairImages(
             fixed=target.volume[0, 0].numpy(),
             moving=source.volume[0, 0].numpy(),
@@ -57,9 +63,21 @@ def regenerate_pair(workbench: Workbench, fixed: str, moving: str) -> PairImages
             warped_labels=_labels(moved),
             displacement=vectors[0].numpy(),
             jacobian=jacobian_determinant(vectors)[0].numpy(),
-            spacing_mm=spacing_on(workbench.store.grid, shape),
+            spacing_mm=spacing_mm,
+            spread_mm=_spread_mm(result.extras, shape, spacing_mm),
         )
 
 
 def _labels(labels: Tensor | None) -> np.ndarray | None:
     return None if labels is None else labels[0, 0].numpy().astype(np.uint16)
+
+
+def _spread_mm(
+    extras: Mapping[str, Tensor], shape: Shape, spacing_mm: tuple[float, float, float]
+) -> np.ndarray | None:
+    """Root of the variances along the three axes, at every voxel."""
+    if "covariance" not in extras:
+        return None
+    variances = extras["covariance"][:, :3].clamp_min(0)
+    squares = variances.new_tensor(spacing_mm).square().view(1, 3, 1, 1, 1)
+    return resize((variances * squares).sum(1, keepdim=True).sqrt(), shape)[0, 0].numpy()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cohort.data.storage import TEMPORARY, storage_error
 from cohort.data.store import CohortStore
-from cohort.engine.cluster import run_on_workers
+from cohort.engine.cluster import check_dashboard, run_on_workers
 from cohort.engine.events import log_event
 from cohort.engine.plan import Tile, tiles_of
 from cohort.engine.results import committed_tiles
@@ -52,6 +52,7 @@ def run(
     workers: int = 0,
     trust_code: bool = False,
     progress: Callable[[RunReport, int], None] | None = None,
+    on_dashboard: Callable[[str], None] | None = None,
 ) -> RunReport:
     """Work on every tile of a planned run that has no part yet.
 
@@ -62,10 +63,13 @@ def run(
         trust_code: whether code that the method's settings name may be run.
         progress: called with the report so far and the pairs of the whole run, at the start and
             after each tile.
+        on_dashboard: if given, the workers' dashboard is served while they work, and this is called
+            with its address.
 
     Raises:
         RunActiveError: ``E_ACTIVE`` if another driver works on the run.
-        UsageError: as :meth:`cohort.engine.workbench.Workbench.open` does.
+        UsageError: as :meth:`cohort.engine.workbench.Workbench.open` does, or
+            :func:`cohort.engine.cluster.check_dashboard`.
         StorageError, SchedulerError: the run stops; the same call goes on from there.
     """
     spec = RunSpec.load(run_dir)
@@ -80,7 +84,8 @@ def run(
         log_event(run_dir, "run_started", workers=workers, pairs=spec.n_pairs - report.already_done)
         start = time.perf_counter()
         # closed, so that no worker is left when the lock is
-        with closing(_work(run_dir, store.path, left, workers, trust_code)) as reports:
+        work = _work(run_dir, store.path, left, workers, trust_code, on_dashboard)
+        with closing(work) as reports:
             for tile in reports:
                 _add(report, tile)
                 report.elapsed_s = time.perf_counter() - start
@@ -91,11 +96,18 @@ def run(
 
 
 def _work(
-    run_dir: Path, store_path: Path, tiles: list[Tile], workers: int, trust_code: bool
+    run_dir: Path,
+    store_path: Path,
+    tiles: list[Tile],
+    workers: int,
+    trust_code: bool,
+    on_dashboard: Callable[[str], None] | None,
 ) -> Generator[TileReport, None, None]:
     if workers:
-        yield from run_on_workers(run_dir, store_path, tiles, workers, trust_code)
+        yield from run_on_workers(run_dir, store_path, tiles, workers, trust_code, on_dashboard)
         return
+    if on_dashboard:
+        check_dashboard(workers)
     workbench = Workbench.open(run_dir, store_path, trust_code=trust_code)
     for tile in tiles:
         yield run_tile(workbench, tile)

@@ -48,8 +48,9 @@ class Scan:
 
     @property
     def size_bytes(self) -> int:
-        """Memory held by the tensors."""
-        return sum(value.nbytes for value in vars(self).values() if isinstance(value, Tensor))
+        """Memory held by the tensors, and by the surfaces once they are made."""
+        held = [*vars(self).values(), *vars(self).get("surfaces", ())]
+        return sum(value.nbytes for value in held if isinstance(value, Tensor))
 
     @cached_property
     def surfaces(self) -> Surfaces:

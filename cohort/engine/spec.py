@@ -36,6 +36,7 @@ class RunSpec(BaseModel):
     pairs_digest: str
     seed: int
     metrics: tuple[str, ...] = ()
+    keep_uncertainty: bool = False
     n_pairs: int
     n_tiles: int
     tile_size: int
@@ -96,5 +97,6 @@ def _choices(spec: RunSpec) -> dict[str, Any]:
     settings = {
         name: "not given" if value is None else value for name, value in spec.method.settings
     }
+    own["keep_uncertainty"] = spec.keep_uncertainty
     own["metrics"] = ",".join(spec.metrics) or "none"
     return {**own, "method": spec.method.name, **settings}

@@ -4,13 +4,17 @@ import logging
 import os
 import socket
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from cohort.data.one_thread import one_thread
+from cohort.engine import uncertainty
 from cohort.engine.measure import measure_pair
 from cohort.engine.plan import Tile
 from cohort.engine.registered_pair import RegisteredPair
@@ -52,18 +56,26 @@ def run_tile(workbench: Workbench, tile: Tile, attempt: int = 1) -> TileReport:
     failed = 0
     if not part_path(workbench.run_dir, tile.tile_id).exists():
         with one_thread(), torch.inference_mode():
-            rows = [_row(workbench, *pair) for pair in tile.pairs]
+            kept: dict[tuple[str, str], dict[str, np.ndarray]] = {}
+            rows = [_row(workbench, *pair, kept) for pair in tile.pairs]
         common = {"tile": tile.tile_id, "worker": worker, "attempt": attempt}
         failed = sum(row["status"] != "ok" for row in rows)
         with workbench.timed("commit_s"):
+            # first, as the part vouches for all that belongs to its rows
+            uncertainty.keep(workbench.run_dir, tile.tile_id, kept)
             commit_part(workbench.run_dir, tile.tile_id, [row | common for row in rows])
     spent = {kind: s - before.get(kind, 0.0) for kind, s in workbench.seconds.items()}
     elapsed_s = time.perf_counter() - start
     return TileReport(tile.tile_id, len(tile.pairs), failed, elapsed_s, worker, spent)
 
 
-def _row(workbench: Workbench, fixed: str, moving: str) -> dict[str, Any]:
-    """One pair's row, whatever happens to the pair."""
+def _row(
+    workbench: Workbench,
+    fixed: str,
+    moving: str,
+    kept: dict[tuple[str, str], dict[str, np.ndarray]],
+) -> dict[str, Any]:
+    """One pair's row, whatever happens to the pair; adds to what is kept beside the rows."""
     spec = workbench.spec
     digests = workbench.digests[fixed], workbench.digests[moving]
     row: dict[str, Any] = {
@@ -75,7 +87,10 @@ def _row(workbench: Workbench, fixed: str, moving: str) -> dict[str, Any]:
         "fingerprint": spec.fingerprint,
     }
     try:
-        row |= _register_and_measure(workbench, fixed, moving)
+        measures, extras = _register_and_measure(workbench, fixed, moving)
+        row |= measures
+        if spec.keep_uncertainty:
+            kept[fixed, moving] = uncertainty.said(extras)
     except SubjectError as error:
         row |= {"status": error.code, "message": error.message}
     except StorageError:
@@ -89,15 +104,17 @@ def _row(workbench: Workbench, fixed: str, moving: str) -> dict[str, Any]:
     return row | {"finished_at": datetime.now(UTC).isoformat(timespec="milliseconds")}
 
 
-def _register_and_measure(workbench: Workbench, fixed: str, moving: str) -> dict[str, Any]:
+def _register_and_measure(
+    workbench: Workbench, fixed: str, moving: str
+) -> tuple[dict[str, Any], Mapping[str, Tensor]]:
     scans = workbench.subject(fixed).scan, workbench.subject(moving).scan
     start = time.perf_counter()
-    displacement = workbench.register(fixed, moving)
+    result = workbench.register(fixed, moving)
     families = workbench.spec.metrics
-    backward = workbench.register(moving, fixed) if "consistency" in families else None
+    backward = workbench.register(moving, fixed).displacement if "consistency" in families else None
     registered = time.perf_counter()
     with workbench.timed("metrics_s"):
-        pair = RegisteredPair.of(*scans, displacement, workbench.store.grid, backward)
+        pair = RegisteredPair.of(*scans, result.displacement, workbench.store.grid, backward)
         measures = measure_pair(pair, families)
     measured = time.perf_counter()
     times = {
@@ -105,4 +122,4 @@ def _register_and_measure(workbench: Workbench, fixed: str, moving: str) -> dict
         "metrics_s": measured - registered,
         "elapsed_s": measured - start,
     }
-    return measures | times
+    return measures | times, result.extras

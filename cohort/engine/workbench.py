@@ -14,10 +14,11 @@ import torch
 from cohort.data.align import recorded_to_native
 from cohort.data.store import CohortStore
 from cohort.engine.atlas import kept_atlas
+from cohort.engine.prompts import prompts_of
 from cohort.engine.scan import Scan
 from cohort.engine.spec import RunSpec
 from cohort.errors import SubjectError, UsageError
-from triton_reg import Displacement, Features, Method
+from triton_reg import Features, Method, Result
 
 _MEMORY_SHARE = 0.25  # of what is free when a worker starts; the rest is for the pairs themselves
 
@@ -107,12 +108,18 @@ class Workbench:
             raise SubjectError(kept.code, kept.message)
         return kept
 
-    def register(self, fixed: str, moving: str) -> Displacement:
-        """The displacement of one pair."""
+    def register(self, fixed: str, moving: str) -> Result:
+        """The result of one pair.
+
+        Raises:
+            SubjectError: if a subject is broken, or lacks what the method is to be told of it.
+        """
         pair = torch.zeros(1, 2, dtype=torch.int32)
-        features = self.subject(fixed).features, self.subject(moving).features
+        target, source = self.subject(fixed), self.subject(moving)
         with self.timed("register_s"):
-            return self.method.register(*features, pair).displacement
+            kinds = self.spec.method.prompts
+            prompts = prompts_of(target.scan, source.scan, kinds, self.store.grid)
+            return self.method.register(target.features, source.features, pair, prompts)
 
     def store_of(self, subject_id: str) -> CohortStore:
         """Where a subject of the run lies: in the cohort's store, or in that of its atlas."""

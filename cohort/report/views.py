@@ -17,6 +17,7 @@ _GAP = 8  # pixels between planes
 _CHECKS = 8  # squares along the longer side of a plane
 _GRID_STEP = 5  # voxels between the lines of a deformed grid
 _LARGEST_CHANGE = float(np.log(2))  # of the logarithm of volume, at the ends of the colours
+_LARGEST_SPREAD_MM = 10.0
 _OPACITY = 0.6  # of those colours
 _QUALITY = 80
 _SHOWN = {
@@ -25,6 +26,8 @@ _SHOWN = {
     "checkerboard": "Squares of the fixed and of the warped volume in turn.",
     "volume change": "The fixed volume coloured by the Jacobian determinant: red where the moving"
     " volume is larger, up to twice, and was compressed; blue where it is smaller, down to half.",
+    "uncertainty": "The fixed volume coloured by the standard deviation of the displacement's"
+    f" probabilities: dark where it is certain, bright from {_LARGEST_SPREAD_MM:g} mm on.",
     "grid": f"The warped volume under a grid of {_GRID_STEP} moving voxels, deformed with it.",
 }
 
@@ -75,6 +78,12 @@ class _Plane:
         colours = 255 * colormaps["coolwarm"](share)[..., :3]
         return (_OPACITY * colours + (1 - _OPACITY) * picture).astype(np.uint8)
 
+    def coloured_by_spread(self, picture: np.ndarray, spread_mm: np.ndarray) -> np.ndarray:
+        """A picture under the colours of how unsure its displacement is."""
+        share = np.clip(self._enlarged(self._cut(spread_mm)) / _LARGEST_SPREAD_MM, 0, 1)
+        colours = 255 * colormaps["magma"](share)[..., :3]
+        return (_OPACITY * colours + (1 - _OPACITY) * picture).astype(np.uint8)
+
     def gridded(self, picture: np.ndarray) -> np.ndarray:
         """A picture under lines of equal moving position, every few voxels."""
         lines = np.zeros(picture.shape[:2], dtype=bool)
@@ -107,7 +116,8 @@ class _Plane:
 
 
 def pair_views(images: PairImages) -> tuple[View, ...]:
-    """Fixed, warped, both as a checkerboard, the change of volume, and the deformed grid.
+    """Fixed, warped, both as a checkerboard, the change of volume, and the deformed grid; where
+    the method tells, how unsure it is.
 
     Axial, coronal and sagittal planes through the middle of the fixed labels, patient left on the
     left. All views lie on each other, so that switching shows what moves.
@@ -128,6 +138,9 @@ def pair_views(images: PairImages) -> tuple[View, ...]:
         "volume change": lambda plane: plane.coloured_by_change(fixed(plane)),
         "grid": lambda plane: plane.gridded(warped(plane)),
     }
+    if images.spread_mm is not None:
+        spread = images.spread_mm
+        pictures["uncertainty"] = lambda plane: plane.coloured_by_spread(fixed(plane), spread)
     return tuple(
         View(name, _webp(_side_by_side([draw(plane) for plane in planes])), _SHOWN[name])
         for name, draw in pictures.items()

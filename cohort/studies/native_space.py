@@ -179,7 +179,7 @@ def _link(
     here, there = NativeSubject.of(workbench, fixed), NativeSubject.of(workbench, moving)
     residual = (0.0, 0.0)
     with one_thread(), torch.inference_mode():
-        displacement = workbench.register(fixed, moving)
+        displacement = workbench.register(fixed, moving).displacement
         if inverse:
             found = displacement.inverse()
             displacement, here, there = found.displacement, there, here

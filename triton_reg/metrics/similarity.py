@@ -1,5 +1,7 @@
 """Similarity of intensities."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -122,8 +124,8 @@ def lncc_reference(fixed: Tensor, warped: Tensor, mask: Tensor, width: int = 9) 
 def mutual_information(fixed: Tensor, warped: Tensor, mask: Tensor) -> Tensor:
     """Mutual information over the voxels of a mask, from a joint histogram of 32 x 32 bins.
 
-    Bins are even between the least and the largest value inside the mask. Compiled on CPUs, plain
-    torch otherwise.
+    Bins are even between the least and the largest value inside the mask. Compiled for float32 on
+    CPUs, plain torch otherwise.
 
     Args:
         fixed, warped: ``[B, 1, D, H, W]``.
@@ -136,33 +138,57 @@ def mutual_information(fixed: Tensor, warped: Tensor, mask: Tensor) -> Tensor:
         ValueError: if the shapes differ.
     """
     _check_shapes("mutual_information", fixed, warped, mask)
+    if not fixed.is_cpu or not has_kernel(fixed, warped):
+        return mutual_information_reference(fixed, warped, mask)
+    return _informations(_joint_histogram, fixed, warped, mask)
+
+
+def mutual_information_reference(fixed: Tensor, warped: Tensor, mask: Tensor) -> Tensor:
+    """Plain torch definition of :func:`mutual_information`."""
+    return _informations(_joint_histogram_reference, fixed, warped, mask)
+
+
+def _informations(
+    histogram: Callable[[Tensor, Tensor, Tensor], Tensor],
+    fixed: Tensor,
+    warped: Tensor,
+    mask: Tensor,
+) -> Tensor:
     flat = [volume.flatten(1) for volume in (fixed, warped, mask)]
-    histograms = [_joint_histogram(*pair) for pair in zip(*flat, strict=True)]
-    return torch.stack([_information(one) for one in histograms])
+    return torch.stack([_information(histogram(*pair)) for pair in zip(*flat, strict=True)])
 
 
 def _joint_histogram(first: Tensor, second: Tensor, mask: Tensor) -> Tensor:
-    """Counts ``[32, 32]`` float64 of flat volumes."""
+    """Compiled version of :func:`_joint_histogram_reference`."""
+    from triton_reg.ops._cpu.local_correlation import joint_histogram
+
+    counts = np.zeros((_BINS, _BINS), np.int64)
+    if (mask > 0).any():
+        low, scale = _bins(first, second, mask > 0)
+        volumes = array(first), array(second), array(mask)
+        joint_histogram(*volumes, array(low), array(scale), counts)
+    return torch.from_numpy(counts).double()
+
+
+def _joint_histogram_reference(first: Tensor, second: Tensor, mask: Tensor) -> Tensor:
+    """Counts ``[32, 32]`` float64 of flat volumes inside the mask."""
     inside = mask > 0
     if not inside.any():
         return first.new_zeros(_BINS, _BINS, dtype=torch.float64)
-    ranges = [(one[inside].min(), one[inside].max()) for one in (first, second)]
-    low = torch.stack([least for least, _ in ranges])
-    span = torch.stack([largest - least for least, largest in ranges])
-    scale = _BINS / span.clamp_min(torch.finfo(first.dtype).tiny)
-    if first.is_cpu and has_kernel(first, second):
-        from triton_reg.ops._cpu.local_correlation import joint_histogram
-
-        counts = np.zeros((_BINS, _BINS), np.int64)
-        volumes = array(first), array(second), array(mask)
-        joint_histogram(*volumes, array(low), array(scale), counts)
-        return torch.from_numpy(counts).double()
+    low, scale = _bins(first, second, inside)
     rows, columns = (
         ((one[inside] - low[index]) * scale[index]).clamp(0, _BINS - 1).long()
         for index, one in enumerate((first, second))
     )
     counts = torch.bincount(rows * _BINS + columns, minlength=_BINS**2)
     return counts.view(_BINS, _BINS).double()
+
+
+def _bins(first: Tensor, second: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
+    """The least value inside of each volume, and bins per unit: ``[2]`` each."""
+    low = torch.stack([one[inside].min() for one in (first, second)])
+    span = torch.stack([one[inside].max() for one in (first, second)]) - low
+    return low, _BINS / span.clamp_min(torch.finfo(first.dtype).tiny)
 
 
 def _information(counts: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from triton_reg.ops._cpu.distance_transform import DISTANCES, along_depth, along
 _FAR = f4(np.inf)
 _LANES = 16  # rows are padded to whole vectors
 _BINS = 256
+_REACH = 2  # voxels
 
 
 @njit(**DISTANCES)
@@ -43,27 +44,62 @@ def surface_sums(starts, corners, areas, other_starts, other_corners, squares, s
 def _nearest(corners, others, squares, found):
     """Squared distance of each corner to the nearest of the others.
 
-    A distance transform of the others' box, along the depth to where the corners are and beyond,
-    along the height only in their rows, and along the width only at them.
+    A distance transform of the others' box, along the depth to where the corners are and beyond.
+    Most corners have another one near, so each plane with corners is first transformed as far as
+    the reach. For a corner that may have a nearer one beyond, its row is transformed along the
+    height, and searched along the width.
     """
     low, high = _box(corners)
     other_low, other_high = _box(others)
     first, last = min(low[0], other_low[0]), max(high[0], other_high[0])
-    height, width = other_high[1] - other_low[1] + 1, other_high[2] - other_low[2] + 1
+    margin = 2 * _REACH  # places up to the reach away from the box look around as well
+    top, left = other_low[1] - margin, other_low[2] - margin
+    height, width = other_high[1] + margin + 1 - top, other_high[2] + margin + 1 - left
     padded = (width + _LANES - 1) // _LANES * _LANES
     planes = np.full((last - first + 1, height, padded), _FAR, np.float32)
     for i in range(others.shape[0]):
-        z, y, x = others[i, 0], others[i, 1], others[i, 2]
-        planes[z - first, y - other_low[1], x - other_low[2]] = f4(0)
+        planes[others[i, 0] - first, others[i, 1] - top, others[i, 2] - left] = f4(0)
     along_depth(planes.reshape(last - first + 1, height * padded), f4(squares[0]))
-    line = np.empty(padded, np.float32)
-    z, y = -1, -1
+    across = f4(squares[1]), f4(squares[2])
+    settled = f4((_REACH + 1) * (_REACH + 1)) * min(across)
+    between = np.full((height, padded), _FAR, np.float32)
+    near, line = np.full((height, padded), _FAR, np.float32), np.empty(padded, np.float32)
+    plane, row = -1, -1
     for i in range(corners.shape[0]):
-        # corners come in the order of the volume: those of a row share its line
-        if corners[i, 0] != z or corners[i, 1] != y:
-            z, y = corners[i, 0], corners[i, 1]
-            along_height(planes[z - first], y - other_low[1], f4(squares[1]), line)
-        found[i] = _least(line, width, corners[i, 2] - other_low[2], f4(squares[2]))
+        # corners come in the order of the volume: those of a plane and of a row share it
+        z, y, x = corners[i, 0] - first, corners[i, 1] - top, corners[i, 2] - left
+        if z != plane:
+            plane, row = z, -1
+            _near(planes[z], across, between, near)
+        if 0 <= y < height and 0 <= x < width and near[y, x] <= settled:
+            found[i] = near[y, x]
+            continue
+        if corners[i, 1] != row:
+            row = corners[i, 1]
+            along_height(planes[z], y, across[0], line)
+        found[i] = _least(line, width, x, across[1])
+
+
+@njit(**DISTANCES)
+def _near(rows, squares, between, out):
+    """:func:`_within_reach` along the height, then along the width of ``rows [H, W]``."""
+    # beyond the end of a row lies the margin of the next, where nothing is
+    _within_reach(rows.ravel(), rows.shape[1], squares[0], between.ravel())
+    _within_reach(between.ravel(), 1, squares[1], out.ravel())
+
+
+@njit(**DISTANCES)
+def _within_reach(values, stride, square, out):
+    """The least of ``values[i + k stride] + square k²`` for ``k`` of -2 to 2, into ``out[i]``;
+    where a step would leave the values, that stays as it is."""
+    count = values.shape[0] - 4 * stride
+    here, target = values[2 * stride :], out[2 * stride :]
+    before, after = values[stride:], values[3 * stride :]
+    first, last = values, values[4 * stride :]
+    near, far = f4(1) * square, f4(4) * square
+    for i in range(count):
+        nearest = min(here[i], min(before[i], after[i]) + near)
+        target[i] = min(nearest, min(first[i], last[i]) + far)
 
 
 @njit(**DISTANCES)
