@@ -204,6 +204,8 @@ class PDDNet:
                 torch.cat(both, dim=1) for both in zip((fixed, moving), channels, strict=True)
             )
             anchors = anchors_of(prompts, self.prompt_weights, points, shape, steps)
+            if anchors is not None:
+                anchors[:, 3] *= self.weights[0]
         lattice = Lattice.corner_aligned(grid_shape(moving), points, search.width, reach)
         match = dense_match(
             resize(fixed, points),

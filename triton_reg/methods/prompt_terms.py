@@ -22,7 +22,8 @@ class PromptWeights:
     Attributes:
         labels: weight of the squared difference of label maps, summed over structures, relative to
             that of the features.
-        keypoints: weight of the squared distance, in label steps, to where a keypoint leads.
+        keypoints: weight of the squared distance, in label steps, to where a keypoint leads,
+            relative to that of the features.
         radius: how far around a keypoint it counts, the sigma of a Gaussian in voxels.
     """
 
