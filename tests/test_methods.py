@@ -9,6 +9,7 @@ from torch import Tensor
 
 from triton_reg import (
     CubeSearch,
+    EvenSearch,
     FitSettings,
     Intensity,
     LevelSettings,
@@ -47,9 +48,17 @@ METHODS = {
         features=LocalContrast(),
         stages=(CubeSearch(count=8, width=9, share=0.4),),
         weights=(300.0, 1.0, 1.0, 1.0),
+        feature_step=2,
     ),
     "pdd fitted": PDDNet(fit=FitSettings(iterations=20), weights=(300.0, 1.0, 1.0, 1.0)),
-    "pdd obelisk": PDDNet(features=untrained_obelisk(), weights=(1e8, 1.0, 1.0, 1.0)),
+    "pdd obelisk": PDDNet(
+        features=untrained_obelisk(),
+        stages=(
+            EvenSearch(spacing=6, width=11, extent=12),
+            EvenSearch(spacing=4, width=7, extent=4),
+        ),
+        weights=(1e8, 1.0, 1.0, 1.0),
+    ),
     "masked soft": SoftVoxelOpt(
         voxelopt=VoxelOpt(level=replace(VoxelOpt().level, masked=True), levels=3)
     ),

@@ -47,11 +47,12 @@ def test_without_settings_the_method_is_as_it_comes() -> None:
     [
         (["features=local"], lambda m: m.features, LocalContrast()),
         (["spacing=5,4"], lambda m: [stage.spacing for stage in m.stages], [5, 4]),
-        (["width=5"], lambda m: [stage.width for stage in m.stages], [5, 5]),
+        (["extent=9"], lambda m: [stage.extent for stage in m.stages], [9] * 4),
+        (["width=5"], lambda m: [stage.width for stage in m.stages], [5] * 4),
         (
             list(QUICK),
             lambda m: m.stages,
-            (EvenSearch(spacing=4, width=5, extent=4),) * 2,
+            (EvenSearch(spacing=4, width=5, extent=4),),
         ),
         (
             ["count=8", "width=7", "share=0.3,0.2"],

@@ -166,12 +166,17 @@ class PddNetSettings(FeatureSettings):
         return replace(method, features=replace(method.features, window=self.window, clip=True))
 
     def _stages(self, preset: tuple[Search, ...]) -> tuple[Search, ...]:
-        """The preset's searches, with what is given in place of theirs."""
+        """The preset's searches, with what is given in place of theirs.
+
+        A single value holds for all of them; three single values that say all there is to know of a
+        search are one.
+        """
         given = {name: getattr(self, name) for name in (*_CUBE, *_EVEN, "width")}
         given = _known(given)
         if not given and self.voxel is None:
             return preset
-        numbers = {len(values) for values in given.values()} - {1} or {len(preset)}
+        whole = any({*kind, "width"} <= given.keys() for kind in (_CUBE, _EVEN))
+        numbers = {len(values) for values in given.values()} - {1} or {1 if whole else len(preset)}
         if len(numbers) > 1:
             raise UsageError("E_SETTING", f"one value a stage: {given} name different numbers")
         count = numbers.pop()

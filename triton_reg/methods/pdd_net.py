@@ -40,7 +40,7 @@ class PDDNet:
     features of the warped volume.
 
     :meth:`v01` and :meth:`two_warp` are the released scripts. The defaults need no weights: MIND
-    features, and lengths that are the same along every axis.
+    features, lengths that are the same along every axis, and four stages, each finer than the last.
 
     Attributes:
         features: what is compared; any extractor. Features on the volume's own grid are averaged
@@ -59,13 +59,15 @@ class PDDNet:
 
     features: FeatureExtractor = field(default_factory=MindSSC)
     stages: tuple[Search, ...] = (
-        EvenSearch(spacing=6, width=11, extent=12),
-        EvenSearch(spacing=4, width=7, extent=4),
+        EvenSearch(spacing=6, width=9, extent=10),
+        EvenSearch(spacing=4, width=7, extent=5),
+        EvenSearch(spacing=3, width=5, extent=2),
+        EvenSearch(spacing=2.5, width=5, extent=1.5),
     )
-    weights: tuple[float, float, float, float] = (100.0, 1.0, 1.0, 1.0)
+    weights: tuple[float, float, float, float] = (30.0, 1.0, 4.0, 1.0)
     match: MatchSettings = field(default_factory=MatchSettings)
     fit: FitSettings | None = None
-    feature_step: int = 2
+    feature_step: int = 1
     composition: Composition = "control"
     prompt_weights: PromptWeights = field(default_factory=PromptWeights)
 
