@@ -14,6 +14,7 @@ from triton_reg import (
     Intensity,
     LevelSettings,
     LocalContrast,
+    MatchSettings,
     Method,
     MindSSC,
     Obelisk,
@@ -58,6 +59,7 @@ METHODS = {
             EvenSearch(spacing=4, width=7, extent=4),
         ),
         weights=(1e8, 1.0, 1.0, 1.0),
+        match=MatchSettings(),
     ),
     "masked soft": SoftVoxelOpt(
         voxelopt=VoxelOpt(level=replace(VoxelOpt().level, masked=True), levels=3)

@@ -106,9 +106,10 @@ def test_a_second_stage_refines() -> None:
 def test_covariance_says_along_which_axis_a_match_is_unsure() -> None:
     """Stripes along an axis match anywhere along it."""
     volume = (100 * smooth_volume((SHAPE[0], 2, 2), 1)[:, :, :, :1, :1]).expand(1, 1, *SHAPE)
-    found = register_pair(replace(QUICK, features=Intensity()), volume[0, 0], volume[0, 0])
+    method = replace(QUICK, features=Intensity(), weights=(300.0, 1.0, 1.0, 1.0))
+    found = register_pair(method, volume[0, 0], volume[0, 0])
     covariance = found.extras["covariance"][0].flatten(1).mean(1)
-    assert covariance[0] < 0.3 * covariance[1]
+    assert covariance[0] < 0.5 * covariance[1]
     assert covariance[1] == pytest.approx(covariance[2].item(), rel=1e-3)
     assert COVARIANCE_AXES[:3] == ((0, 0), (1, 1), (2, 2))
     assert (found.extras["entropy"] > 0).all()
@@ -179,7 +180,7 @@ def test_the_fingerprint_changes_with_every_setting() -> None:
         "features": MindSSC(radius=2),
         "stages": method.stages[:1],
         "weights": (1.0, 1.0, 1.0, 2.0),
-        "match": replace(method.match, iterations=1),
+        "match": MatchSettings(),
         "fit": FitSettings(),
         "feature_step": 3,
         "composition": "full",

@@ -31,13 +31,16 @@ from cohort.report.statistics.paired import compare_pairs, holm
 
 MEASURES = ("dice_mean", "sdlogj", "folding", "register_s")
 VARIANTS = {
-    "min_convolution-2": ["iterations=2"],  # the published one comes first
-    **{f"min_convolution-{n}": [f"iterations={n}"] for n in (1, 3, 4)},
+    "min_convolution-2": [
+        "smoothing=min_convolution",
+        "iterations=2",
+    ],  # the published one comes first
+    **{f"min_convolution-{n}": ["smoothing=min_convolution", f"iterations={n}"] for n in (1, 3, 4)},
     "exact_min_convolution-2": ["smoothing=exact_min_convolution", "iterations=2"],
     **{f"mean_field-{n}": ["smoothing=mean_field", f"iterations={n}"] for n in (1, 2, 3, 4)},
     "gaussian-1": ["smoothing=gaussian", "iterations=1"],
     "instance_optimisation": ["smoothing=none", "iterations=0", "fit=true"],
-    "min_convolution-2-fit": ["iterations=2", "fit=true"],
+    "min_convolution-2-fit": ["smoothing=min_convolution", "iterations=2", "fit=true"],
     "none": ["smoothing=none", "iterations=0"],
 }
 

@@ -50,8 +50,20 @@ def warm() -> Iterator[tuple[str, float, int]]:
 
 def _methods() -> dict[str, Method]:
     """Methods that between them take every compiled kernel."""
-    said = ["preset=default"], ["preset=parity"], ["preset=paper"], ["smoothing=isotropic"]
-    return {f"voxelopt {one[0]}": method_config("voxelopt", None, one).build() for one in said}
+    said = {
+        "voxelopt": (
+            ["preset=default"],
+            ["preset=parity"],
+            ["preset=paper"],
+            ["smoothing=isotropic"],
+        ),
+        "pdd_net": (["preset=default"], ["smoothing=min_convolution", "fit=true"]),
+    }
+    return {
+        f"{name} {one[0]}": method_config(name, None, one).build()
+        for name, choices in said.items()
+        for one in choices
+    }
 
 
 def _run_once(method: Method, fixed: Scan, moving: Scan) -> None:

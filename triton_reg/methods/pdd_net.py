@@ -40,7 +40,8 @@ class PDDNet:
     features of the warped volume.
 
     :meth:`v01` and :meth:`two_warp` are the released scripts. The defaults need no weights: MIND
-    features, lengths that are the same along every axis, and four stages, each finer than the last.
+    features, lengths that are the same along every axis, four stages, each finer than the last, and
+    the exact min-convolution, which overlaps better and smoother than its pooled approximation.
 
     Attributes:
         features: what is compared; any extractor. Features on the volume's own grid are averaged
@@ -64,8 +65,10 @@ class PDDNet:
         EvenSearch(spacing=3, width=5, extent=2),
         EvenSearch(spacing=2.5, width=5, extent=1.5),
     )
-    weights: tuple[float, float, float, float] = (30.0, 1.0, 4.0, 1.0)
-    match: MatchSettings = field(default_factory=MatchSettings)
+    weights: tuple[float, float, float, float] = (10.0, 1.0, 4.0, 1.0)
+    match: MatchSettings = field(
+        default_factory=lambda: MatchSettings(smoothing="exact_min_convolution")
+    )
     fit: FitSettings | None = None
     feature_step: int = 1
     composition: Composition = "control"
@@ -83,7 +86,12 @@ class PDDNet:
     def v01(cls, features: FeatureExtractor) -> "PDDNet":
         """Grid, search and initial weights of the paper and the released v0.1 script."""
         stage = CubeSearch(count=32, width=15, share=0.4)
-        return cls(features=features, stages=(stage,), weights=(1.0, 1.0, 1.0, 1.0))
+        return cls(
+            features=features,
+            stages=(stage,),
+            weights=(1.0, 1.0, 1.0, 1.0),
+            match=MatchSettings(),
+        )
 
     @classmethod
     def two_warp(cls, features: Path | FeatureExtractor) -> "PDDNet":
@@ -100,6 +108,7 @@ class PDDNet:
                 CubeSearch(count=39, width=11, share=0.15),
             ),
             weights=_TWO_WARP_ALPHAS,
+            match=MatchSettings(),
             fit=FitSettings(),
             composition="full",
         )
