@@ -27,3 +27,19 @@ def test_the_ablation_has_the_rows_of_the_paper_and_goes_on_where_it_was(tmp_pat
     assert parts == {
         path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.parquet")
     }
+
+
+def test_the_regulariser_is_taken_apart(tmp_path: Path) -> None:
+    tiny_cohort(tmp_path / "store", subjects=4)
+    command = [sys.executable, PROJECT / "workflows" / "pdd_ablation.py", tmp_path / "store",
+               tmp_path / "out", "--folds", "2", "--pairs", "2", "--set", "spacing=5", "width=5",
+               "extent=4", "features=intensity"]  # fmt: skip
+    subprocess.run(command, check=True, capture_output=True)
+    table = pl.read_csv(tmp_path / "out" / "ablation.csv")
+    rounds = {name for name in table["variant"] if name.startswith("min_convolution")}
+    assert {f"min_convolution-{n}" for n in (1, 2, 3, 4)} < rounds
+    assert {"none", "gaussian-1", "instance_optimisation"} < set(table["variant"])
+    assert table["dice_mean"].is_between(0, 1).all()
+    assert table["dice_mean_sd"].is_not_null().all()
+    by_name = dict(table.select("variant", "sdlogj").rows())
+    assert by_name["min_convolution-2"] < by_name["none"]
