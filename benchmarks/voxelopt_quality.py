@@ -28,6 +28,7 @@ from triton_reg import (
     Intensity,
     LevelSettings,
     LocalContrast,
+    Method,
     MindSSC,
     VoxelOpt,
 )
@@ -87,11 +88,11 @@ def with_features(**changes: object) -> VoxelOpt:
     return replace(DEFAULT, features=LocalContrast(**changes))  # type: ignore[arg-type]
 
 
-def prepared(method: VoxelOpt, volumes: torch.Tensor) -> list[Features]:
+def prepared(method: Method, volumes: torch.Tensor) -> list[Features]:
     return [method.prepare(v[None, None], torch.ones_like(v)[None, None]) for v in volumes]
 
 
-def timed(method: VoxelOpt, fixed: Features, moving: Features) -> tuple[Displacement, float]:
+def timed(method: Method, fixed: Features, moving: Features) -> tuple[Displacement, float]:
     pair = torch.zeros(1, 2, dtype=torch.int32)
     start = time.perf_counter()
     displacement = method.register(fixed, moving, pair).displacement
@@ -99,7 +100,7 @@ def timed(method: VoxelOpt, fixed: Features, moving: Features) -> tuple[Displace
 
 
 def measure(
-    method: VoxelOpt, published: list[Features], volumes: torch.Tensor, labels: torch.Tensor
+    method: Method, published: list[Features], volumes: torch.Tensor, labels: torch.Tensor
 ) -> tuple[str, ...]:
     """Means over the pairs, the median seconds of a pair and their ratio to the published ones."""
     features, structures = prepared(method, volumes), labels.unique()[1:].long()

@@ -107,7 +107,7 @@ def test_public_names_are_those_listed() -> None:
 
     public = {name for name in dir(triton_reg) if not name.startswith("_")}
     submodules = {
-        "affine", "displacement", "features", "method", "methods", "metrics", "ops", "training",
-        "weights",
+        "affine", "displacement", "features", "losses", "method", "methods", "metrics", "ops",
+        "training", "weights",
     }  # fmt: skip
     assert public - submodules == set(triton_reg.__all__)

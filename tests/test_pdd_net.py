@@ -177,7 +177,7 @@ def test_prompts_that_do_not_fit_are_refused(given, message: str) -> None:
 def test_the_fingerprint_changes_with_every_setting() -> None:
     method = PDDNet()
     values = {
-        "features": MindSSC(radius=2),
+        "features": MindSSC(),
         "stages": method.stages[:1],
         "weights": (1.0, 1.0, 1.0, 2.0),
         "match": MatchSettings(),
@@ -212,7 +212,7 @@ def test_what_is_no_model_file_is_refused(tmp_path: Path) -> None:
     save_file({"offsets": torch.zeros(3)}, tmp_path / "bare.safetensors")
     with pytest.raises(ValueError, match=r"must be of format 'triton-reg pdd_net 1', .* none"):
         load_model(tmp_path / "bare.safetensors")
-    with pytest.raises(TypeError, match="features must be Obelisk, got MindSSC"):
+    with pytest.raises(TypeError, match="features must be Obelisk, got LocalContrast"):
         save_model(tmp_path / "model.safetensors", PDDNet(), {})
 
 

@@ -45,7 +45,7 @@ def test_without_settings_the_method_is_as_it_comes() -> None:
 @pytest.mark.parametrize(
     ("assignments", "read", "expected"),
     [
-        (["features=local"], lambda m: m.features, LocalContrast()),
+        (["features=mind"], lambda m: m.features, MindSSC()),
         (["spacing=5,4"], lambda m: [stage.spacing for stage in m.stages], [5, 4]),
         (["extent=9"], lambda m: [stage.extent for stage in m.stages], [9] * 4),
         (["width=5"], lambda m: [stage.width for stage in m.stages], [5] * 4),
@@ -82,7 +82,10 @@ def test_an_assignment_is_read_as_people_write_it(assignments, read, expected) -
         (["spacing=4,4,4", "width=5,5"], "one value a stage: .* different numbers"),
         (["width=6"], "odd width of at least 3 labels an axis, got 6"),
         (["preset=two_warp"], "features=obelisk needs weights=FILE"),
-        (["weights=x.pth"], "weights belongs to features=unet or obelisk or torchscript, not mind"),
+        (
+            ["weights=x.pth"],
+            "weights belongs to features=unet or obelisk or torchscript, not local",
+        ),
         (["smoothing=median"], "smoothing: Input should be 'min_convolution'"),
         (["radius=2"], "unknown setting 'radius'. Settings of pdd_net: preset, features"),
     ],
@@ -95,7 +98,7 @@ def test_wrong_settings_say_what_is_possible(assignments: list[str], message: st
 
 def test_every_setting_of_the_method_changes_the_fingerprint() -> None:
     changes = {
-        "preset": "v01", "features": "local", "window": "2,98", "mind_radius": "2",
+        "preset": "v01", "features": "intensity", "window": "2,98", "mind_radius": "2",
         "mind_dilation": "1", "spacing": "5", "extent": "5", "width": "5", "voxel": "1,1,2",
         "feature_step": "3", "match_weights": "1,1,1,1", "smoothing": "none", "iterations": "1",
         "curvature": "2", "sigma": "2", "fit": "true", "fit_iterations": "3", "fit_rate": "0.1",
@@ -105,7 +108,10 @@ def test_every_setting_of_the_method_changes_the_fingerprint() -> None:
     # weights belong to trained features; count and share need one another; prompt tells the engine
     elsewhere = {"weights", "count", "share", "prompt"}
     assert changes.keys() | elsewhere == PddNetSettings.model_fields.keys()
-    prints = {built(f"{name}={value}").fingerprint for name, value in changes.items()}
+    prints = {
+        built(*["features=mind"] * name.startswith("mind"), f"{name}={value}").fingerprint
+        for name, value in changes.items()
+    }
     assert len(prints | {built().fingerprint}) == len(changes) + 1
 
 

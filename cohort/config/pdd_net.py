@@ -20,6 +20,7 @@ from triton_reg import (
 from triton_reg.methods.pdd_model import load_model
 from triton_reg.methods.search import Search
 
+_FEATURES: dict[str, FeatureName] = {"default": "local", "v01": "mind", "two_warp": "obelisk"}
 _CUBE = ("count", "share")
 _EVEN = ("spacing", "extent")
 _PROMPTS = {"labels": ("labels",), "keypoints": ("keypoints",), "both": ("labels", "keypoints")}
@@ -107,8 +108,8 @@ class PddNetSettings(FeatureSettings):
 
     @property
     def extractor(self) -> FeatureName:
-        """OBELISK where the preset is published with its weights, else MIND."""
-        return self.features or ("obelisk" if self.preset == "two_warp" else "mind")
+        """Local contrast by default, OBELISK where the preset is published with its weights."""
+        return self.features or _FEATURES[self.preset]
 
     @property
     def prompts(self) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from triton_reg.displacement import Displacement
-from triton_reg.features.mind import MindSSC
+from triton_reg.features.local import LocalContrast
 from triton_reg.features.obelisk import Obelisk
 from triton_reg.method import FeatureExtractor, Features, Prompts, Result
 from triton_reg.methods.prompt_terms import PromptWeights, anchors_of, label_channels, moved_back
@@ -39,9 +39,10 @@ class PDDNet:
     displacement. Each further stage starts from the moving volume warped by what is known, with
     features of the warped volume.
 
-    :meth:`v01` and :meth:`two_warp` are the released scripts. The defaults need no weights: MIND
-    features, lengths that are the same along every axis, four stages, each finer than the last, and
-    the exact min-convolution, which overlaps better and smoother than its pooled approximation.
+    :meth:`v01` and :meth:`two_warp` are the released scripts. The defaults need no weights: local
+    contrast and intensity as features (across modalities use ``MindSSC()``), lengths that are the
+    same along every axis, four stages, each finer than the last, and the exact min-convolution,
+    which overlaps better and smoother than its pooled approximation.
 
     Attributes:
         features: what is compared; any extractor. Features on the volume's own grid are averaged
@@ -58,16 +59,16 @@ class PDDNet:
         prompt_weights: what prompts count, see :class:`PromptWeights`.
     """
 
-    features: FeatureExtractor = field(default_factory=MindSSC)
+    features: FeatureExtractor = field(default_factory=LocalContrast)
     stages: tuple[Search, ...] = (
         EvenSearch(spacing=6, width=9, extent=10),
         EvenSearch(spacing=4, width=7, extent=5),
         EvenSearch(spacing=3, width=5, extent=2),
         EvenSearch(spacing=2.5, width=5, extent=1.5),
     )
-    weights: tuple[float, float, float, float] = (10.0, 1.0, 4.0, 1.0)
+    weights: tuple[float, float, float, float] = (30.0, 1.0, 4.0, 1.0)
     match: MatchSettings = field(
-        default_factory=lambda: MatchSettings(smoothing="exact_min_convolution")
+        default_factory=lambda: MatchSettings(smoothing="exact_min_convolution", curvature=3.0)
     )
     fit: FitSettings | None = None
     feature_step: int = 1

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from triton_reg.ops.dense_cost import check_dense, dense_cost_reference
+from triton_reg.ops.dense_match_backward import dense_match_backward
 from triton_reg.ops.grid_filter import grid_filter_reference
 from triton_reg.ops.lattice import Lattice
 from triton_reg.ops.match_settings import MatchSettings
@@ -192,7 +193,12 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: object) -> None:
 
 
 def _backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-    """Through the reference, which is computed again: nothing of its size is kept meanwhile."""
+    """The match is computed again: nothing of its size is kept meanwhile."""
+    fixed, moving, weights, anchors = ctx.saved_tensors
+    if fixed.device.type == "cpu" and has_kernel(fixed, moving, weights):
+        tensors = fixed, moving, weights, anchors
+        *found, of_anchors = dense_match_backward(*tensors, list(gradients), *ctx.values[:-1])
+        return *found, None if anchors is None else of_anchors, *[None] * len(ctx.values)
     given = [tensor for tensor in ctx.saved_tensors if tensor is not None]
     lattice, settings, keep = _unpacked(ctx.values)
 
@@ -222,11 +228,12 @@ def _by_reference(
         fixed, moving, weights, lattice, settings, anchors=anchors, keep_probabilities=keep
     )
     # operators return no views of one another
-    return found.mean, found.entropy, found.covariance, found.probabilities.clone()
+    return (
+        found.mean.contiguous(), found.entropy.contiguous(),
+        found.covariance.contiguous(), found.probabilities.clone(),
+    )  # fmt: skip
 
 
 def _unpacked(values: tuple[Any, ...]) -> tuple[Lattice, MatchSettings, bool]:
     """What the operator gets as plain values."""
-    points, width, start, step, label_step = values[:5]
-    lattice = Lattice(tuple(points), width, tuple(start), tuple(step), tuple(label_step))
-    return lattice, MatchSettings.from_values(values[5:-1]), values[-1]
+    return Lattice.from_values(values[:5]), MatchSettings.from_values(values[5:-1]), values[-1]

@@ -149,7 +149,7 @@ def _instance_fit_cuda(
 @_instance_fit.register_fake
 def _(probabilities: Tensor, mean: Tensor, *settings: object) -> Tensor:
     del probabilities, settings
-    return torch.empty_like(mean)
+    return mean.new_empty(mean.shape)
 
 
 def _settings(iterations: int, learning_rate: float, smoothness: float) -> FitSettings:

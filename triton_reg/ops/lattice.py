@@ -1,6 +1,7 @@
 """Where a dense search looks: control points, and displacement labels around each of them."""
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -57,6 +58,12 @@ class Lattice(NamedTuple):
             share * extent / (width - 1) for share, extent in zip(reach, extents, strict=True)
         ]
         return cls(points, width, (0.0, 0.0, 0.0), _vector(step), _vector(label_step))
+
+    @classmethod
+    def from_values(cls, values: Iterable[Any]) -> "Lattice":
+        """A lattice from its values in order, as operators get them."""
+        points, width, *vectors = values
+        return cls(tuple(points), width, *(tuple(vector) for vector in vectors))
 
     @property
     def labels(self) -> int:
