@@ -6,24 +6,26 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from triton_reg.displacement import Displacement
+from triton_reg.features.averaged import averaged
 from triton_reg.features.local import LocalContrast
 from triton_reg.features.obelisk import Obelisk
 from triton_reg.method import FeatureExtractor, Features, Prompts, Result
 from triton_reg.methods.prompt_terms import PromptWeights, anchors_of, label_channels, moved_back
-from triton_reg.methods.search import CubeSearch, EvenSearch, Search
+from triton_reg.methods.search import CubeSearch, EvenSearch, Search, label_shares, label_steps
 from triton_reg.ops.dense_match import COVARIANCE_AXES, DenseMatch, dense_match
 from triton_reg.ops.instance_fit import FitSettings, instance_fit
-from triton_reg.ops.lattice import Lattice, Vector
+from triton_reg.ops.lattice import Lattice
 from triton_reg.ops.match_settings import MatchSettings
 from triton_reg.ops.resize import Shape, grid_shape, resize
 from triton_reg.ops.warp import warp
 
 # part of the fingerprint: raise it with any change of the arithmetic that changes results
 _ARITHMETIC = 1
+# on a GPU, whose memory holds that many cost volumes
+_PAIRS_AT_ONCE = 8
 _TWO_WARP_ALPHAS = (1.1337, 1.0533, -0.7469, 1.1337)
 
 Composition = Literal["control", "full"]
@@ -132,7 +134,7 @@ class PDDNet:
             have no channel and hold but the volume's size.
         """
         again = slice(None) if len(self.stages) > 1 else slice(0)
-        features = self._reduced(self.features(volume, mask), grid_shape(volume))
+        features = averaged(self.features(volume, mask), grid_shape(volume), self.feature_step)
         return features, volume[:, again], mask[:, again]
 
     def register(
@@ -154,20 +156,21 @@ class PDDNet:
         Raises:
             ValueError: if fixed and moving features differ in shape.
         """
-        if [part.shape[1:] for part in fixed] != [part.shape[1:] for part in moving]:
+        shapes = [[list(part.shape[1:]) for part in features] for features in (fixed, moving)]
+        if shapes[0] != shapes[1]:
             raise ValueError(
                 "PDDNet: fixed and moving must share their features' shapes, got "
-                f"{[list(part.shape) for part in fixed]} and "
-                f"{[list(part.shape) for part in moving]}"
+                f"{shapes[0]} and {shapes[1]}"
             )
+        at_once = 1 if prompts is not None or fixed[0].is_cpu else _PAIRS_AT_ONCE
         found = []
-        for row, pair in enumerate(pairs.tolist()):  # one cost volume at a time
+        for row, some in enumerate(pairs.split(at_once)):
             target, source = (
-                [_at_least_float32(part[i : i + 1]) for part in features]
-                for features, i in zip((fixed, moving), pair, strict=True)
+                [_at_least_float32(part.index_select(0, rows)) for part in features]
+                for features, rows in zip((fixed, moving), some.long().unbind(1), strict=True)
             )
             told = None if prompts is None else prompts.of(row)
-            found.append(self._register_one(target, source, told))
+            found.append(self._register_some(target, source, told))
         displacements, entropies, covariances = zip(*found, strict=True)
         shape = grid_shape(fixed[1])
         return Result(
@@ -175,10 +178,10 @@ class PDDNet:
             {"entropy": torch.cat(entropies), "covariance": torch.cat(covariances)},
         )
 
-    def _register_one(
+    def _register_some(
         self, fixed: list[Tensor], moving: list[Tensor], prompts: Prompts | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Displacement in voxels, entropy and covariance of one pair."""
+        """Displacement in voxels, entropy and covariance of a few pairs; of one, with prompts."""
         target, (source, volume, mask) = fixed[0], moving
         shape = grid_shape(volume)
         total = match = None
@@ -189,7 +192,7 @@ class PDDNet:
                 padding = "zeros" if self.composition == "full" else "border"
                 warped = now.warp(volume, padding=padding)
                 inside = now.warp(mask, interpolation="nearest", padding=padding)
-                source = self._reduced(self.features(warped, inside), shape)
+                source = averaged(self.features(warped, inside), shape, self.feature_step)
                 known = None if prompts is None else moved_back(prompts, now)
             match, vectors = self._stage(target, source, search, shape, known)
             total = vectors if total is None else self._composed(total, vectors, shape)
@@ -197,7 +200,7 @@ class PDDNet:
         assert match is not None
         if self.composition == "full":
             total = resize(total, shape)
-        steps = _label_steps(search, shape)
+        steps = label_steps(search, shape)
         units = [steps[first] * steps[second] for first, second in COVARIANCE_AXES]
         covariance = match.covariance * match.covariance.new_tensor(units).view(1, 6, 1, 1, 1)
         return total, match.entropy, covariance
@@ -209,7 +212,7 @@ class PDDNet:
         points, reach = search.points(shape), search.reach(shape)
         anchors = None
         if prompts is not None:
-            steps = _label_steps(search, shape)
+            steps = label_steps(search, shape)
             size = grid_shape(fixed)
             channels = label_channels(prompts, self.prompt_weights, size)
             fixed, moving = (
@@ -230,10 +233,9 @@ class PDDNet:
         )
         displacement = match.mean
         if self.fit is not None:
-            first, second, third = (share / (search.width // 2) for share in reach)
-            label_step = first, second, third
-            displacement = instance_fit(match.probabilities, match.mean, label_step, self.fit)
-        steps = displacement.new_tensor(_label_steps(search, shape))
+            shares = label_shares(search, shape)
+            displacement = instance_fit(match.probabilities, match.mean, shares, self.fit)
+        steps = displacement.new_tensor(label_steps(search, shape))
         return match, displacement * steps.view(1, 3, 1, 1, 1)
 
     def _composed(self, first: Tensor, second: Tensor, shape: Shape) -> Tensor:
@@ -245,25 +247,6 @@ class PDDNet:
         step = second * second.new_tensor(own).view(1, 3, 1, 1, 1)
         return second + warp(first, step, fixed_shape=grid_shape(second), padding="border")
 
-    def _reduced(self, features: Tensor, shape: Shape) -> Tensor:
-        """Features of the volume's own grid averaged to a coarser one; others as they are."""
-        step = self.feature_step
-        if grid_shape(features) != shape or step == 1:
-            return features
-        first, second, third = (max(2, size // step) for size in shape)
-        width = 2 * (step // 2) + 1
-        smooth = F.avg_pool3d(features, width, 1, step // 2, count_include_pad=False)
-        return resize(smooth, (first, second, third))
-
 
 def _at_least_float32(features: Tensor) -> Tensor:
     return features.float() if features.element_size() < 4 else features
-
-
-def _label_steps(search: Search, shape: Shape) -> Vector:
-    """Length of a label step along each axis in voxels."""
-    first, second, third = (
-        share * (size - 1) / 2 / (search.width // 2)
-        for share, size in zip(search.reach(shape), shape, strict=True)
-    )
-    return first, second, third

@@ -83,6 +83,21 @@ class EvenSearch:
 Search = CubeSearch | EvenSearch
 
 
+def label_shares(search: Search, shape: Shape) -> Vector:
+    """Length of a label step along each axis, as a share of half the volume's extent."""
+    first, second, third = (share / (search.width // 2) for share in search.reach(shape))
+    return first, second, third
+
+
+def label_steps(search: Search, shape: Shape) -> Vector:
+    """Length of a label step along each axis in voxels."""
+    first, second, third = (
+        share * (size - 1) / 2
+        for share, size in zip(label_shares(search, shape), shape, strict=True)
+    )
+    return first, second, third
+
+
 def _check(width: int) -> None:
     if width < 3 or width % 2 == 0:
         raise ValueError(f"a search needs an odd width of at least 3 labels an axis, got {width}")
