@@ -24,6 +24,23 @@ QUALITY = {
     "default level settings, MIND": "`VoxelOpt(features=MindSSC())`",
     "default": "`VoxelOpt()`",
 }
+# the same of pdd_quality.csv
+PDD_QUALITY = {
+    "default": "`PDDNet()`",
+    "MIND": "`PDDNet(features=MindSSC(), weights=(10, 1, 4, 1))`",
+    "pooled min-convolution": "with the published pooled min-convolution",
+    "mean field alone": "with the mean field alone",
+    "first stage alone": "its first stage alone",
+    "two_warp preset, MIND, scale 100": "`PDDNet.two_warp(MindSSC())`, cost times 100",
+}
+# cases of pdd_cpu.csv that stand in the README
+PDD_CASES = (
+    "correlation 29³ x 11³ x 24",
+    "round of messages 29³ x 11³",
+    "dense match 29³ x 11³ x 24",
+    "forward and backward, 12 x 16 x 12, 7³, 16 channels",
+    "fit, 50 steps, 29³ x 11³",
+)
 
 
 def rows_of(path: Path) -> list[Row]:
@@ -102,6 +119,46 @@ def quality(results: Path) -> list[str]:
     return [intro, table("| Dice | sd ln det J | time, published settings 1", lines)]
 
 
+def pdd_quality(results: Path) -> list[str]:
+    """PDD-Net's defaults and presets, from ``pdd_quality.csv``."""
+    rows = {row["settings"]: row for row in rows_of(results / "pdd_quality.csv")}
+    chosen = {name: rows[settings] for settings, name in PDD_QUALITY.items() if settings in rows}
+    if not chosen:
+        return []
+    intro = paragraph(
+        "PDD-Net on the same pairs; time is again that of VoxelOpt's published settings on each "
+        "pair (`benchmarks/pdd_quality.py`):"
+    )
+    lines = [
+        (name, fraction(row["dice_mean"]), fraction(row["sdlogj"]),
+         f"{100 * float(row['folding']):.2f}", f"{float(row['time_ratio']):.2f}")
+        for name, row in chosen.items()
+    ]  # fmt: skip
+    return [intro, table("| Dice | sd ln det J | folding, % | time", lines)]
+
+
+def pdd_kernels(results: Path) -> list[str]:
+    """PDD-Net's match and fit, the last run of each in ``pdd_cpu.csv``."""
+    last = {(row["case"], row["implementation"]): row for row in rows_of(results / "pdd_cpu.csv")}
+    lines = []
+    for case in PDD_CASES:
+        keys = [(case, name) for name in ("reference", "kernel")]
+        if not last.keys() >= set(keys):
+            continue
+        pair = [last[key] for key in keys]
+        slow, fast = (float(row["median_ms"]) for row in pair)
+        memory = [whole(row["peak_extra_mib"]) for row in pair]
+        lines.append((case, whole(str(slow)), whole(str(fast)), f"{slow / fast:.0f}", *memory))
+    if not lines:
+        return []
+    intro = paragraph(
+        "PDD-Net's kernels, control points x displacements x channels, on one core of an "
+        f"{machine(next(iter(last.values())))} (`benchmarks/pdd_cpu.py`):"
+    )
+    head = "| plain PyTorch, ms | compiled, ms | times as fast | MiB | MiB compiled"
+    return [intro, table(head, lines)]
+
+
 def peers(results: Path) -> list[str]:
     """Other tools on the same pairs, from ``peers_ixi6.csv``."""
     rows = {row["tool"]: row for row in rows_of(results / "peers_ixi6.csv")}
@@ -167,9 +224,12 @@ def gpus(results: Path) -> list[str]:
     return ["On a GPU, features ready (`benchmarks/voxelopt_gpu.py`):", table(head, lines)]
 
 
+TABLES = (kernels, pdd_kernels, quality, peers, pdd_quality, cohorts, gpus)
+
+
 def block(results: Path = RESULTS) -> str:
     """All tables, as they stand between the marks."""
-    parts = [part for one in (kernels, quality, peers, cohorts, gpus) for part in one(results)]
+    parts = [part for one in TABLES for part in one(results)]
     return "\n\n".join((BEGIN, *parts, END))
 
 

@@ -74,9 +74,15 @@ def test_the_defaults_overlap_better_and_are_smooth() -> None:
     assert roughness <= 0.32
 
 
-def six_pairs(*settings: str) -> tuple[float, float]:
+def test_pdd_net_overlaps_and_is_smooth() -> None:
+    overlap, roughness = six_pairs(name="pdd_net")
+    assert overlap >= 0.59
+    assert roughness <= 0.26
+
+
+def six_pairs(*settings: str, name: str = "voxelopt") -> tuple[float, float]:
     """Mean Dice and sd of ln det J of six affinely aligned pairs."""
-    method = method_config("voxelopt", None, list(settings)).build()
+    method = method_config(name, None, list(settings)).build()
     with np.load(shared_data("ixi6_affine_2mm") / "ixi6_affine_2mm.npz") as data:
         volumes = torch.from_numpy(data["vols"])
         labels = torch.from_numpy(data["labs"].astype(np.int32))

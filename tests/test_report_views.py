@@ -46,6 +46,16 @@ def test_views_lie_on_each_other_in_square_millimetres() -> None:
     assert np.abs(found["fixed"] - found["warped"]).max() == 0
 
 
+def test_where_a_displacement_is_unsure_is_bright() -> None:
+    spread = np.zeros(SHAPE, np.float32)
+    spread[:12] = 4
+    *_, unsure = pair_views(replace(images(), spread_mm=spread))
+    assert unsure.name == "uncertainty"
+    assert "bright 4.0 mm and more" in unsure.alt
+    axial = pixels(unsure.uri)[:, :72].sum(2)
+    assert axial[:, :30].mean() > axial[:, 42:].mean() + 100
+
+
 def test_every_view_says_what_it_shows() -> None:
     assert all(len(view.alt) > 20 for view in pair_views(images()))
 

@@ -17,7 +17,6 @@ _GAP = 8  # pixels between planes
 _CHECKS = 8  # squares along the longer side of a plane
 _GRID_STEP = 5  # voxels between the lines of a deformed grid
 _LARGEST_CHANGE = float(np.log(2))  # of the logarithm of volume, at the ends of the colours
-_LARGEST_SPREAD_MM = 10.0
 _OPACITY = 0.6  # of those colours
 _QUALITY = 80
 _SHOWN = {
@@ -26,8 +25,6 @@ _SHOWN = {
     "checkerboard": "Squares of the fixed and of the warped volume in turn.",
     "volume change": "The fixed volume coloured by the Jacobian determinant: red where the moving"
     " volume is larger, up to twice, and was compressed; blue where it is smaller, down to half.",
-    "uncertainty": "The fixed volume coloured by the standard deviation of the displacement's"
-    f" probabilities: dark where it is certain, bright from {_LARGEST_SPREAD_MM:g} mm on.",
     "grid": f"The warped volume under a grid of {_GRID_STEP} moving voxels, deformed with it.",
 }
 
@@ -78,9 +75,11 @@ class _Plane:
         colours = 255 * colormaps["coolwarm"](share)[..., :3]
         return (_OPACITY * colours + (1 - _OPACITY) * picture).astype(np.uint8)
 
-    def coloured_by_spread(self, picture: np.ndarray, spread_mm: np.ndarray) -> np.ndarray:
+    def coloured_by_spread(
+        self, picture: np.ndarray, spread_mm: np.ndarray, bright_mm: float
+    ) -> np.ndarray:
         """A picture under the colours of how unsure its displacement is."""
-        share = np.clip(self._enlarged(self._cut(spread_mm)) / _LARGEST_SPREAD_MM, 0, 1)
+        share = np.clip(self._enlarged(self._cut(spread_mm)) / bright_mm, 0, 1)
         colours = 255 * colormaps["magma"](share)[..., :3]
         return (_OPACITY * colours + (1 - _OPACITY) * picture).astype(np.uint8)
 
@@ -138,11 +137,18 @@ def pair_views(images: PairImages) -> tuple[View, ...]:
         "volume change": lambda plane: plane.coloured_by_change(fixed(plane)),
         "grid": lambda plane: plane.gridded(warped(plane)),
     }
+    shown = dict(_SHOWN)
     if images.spread_mm is not None:
-        spread = images.spread_mm
-        pictures["uncertainty"] = lambda plane: plane.coloured_by_spread(fixed(plane), spread)
+        spread, bright_mm = images.spread_mm, max(float(np.percentile(images.spread_mm, 99)), 1e-3)
+        shown["uncertainty"] = (
+            "The fixed volume coloured by the standard deviation of the displacement's last step:"
+            f" dark is certain, bright {bright_mm:.1f} mm and more."
+        )
+        pictures["uncertainty"] = lambda plane: plane.coloured_by_spread(
+            fixed(plane), spread, bright_mm
+        )
     return tuple(
-        View(name, _webp(_side_by_side([draw(plane) for plane in planes])), _SHOWN[name])
+        View(name, _webp(_side_by_side([draw(plane) for plane in planes])), shown[name])
         for name, draw in pictures.items()
     )
 

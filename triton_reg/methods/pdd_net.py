@@ -24,7 +24,7 @@ from triton_reg.ops.warp import warp
 
 # part of the fingerprint: raise it with any change of the arithmetic that changes results
 _ARITHMETIC = 1
-# on a GPU, whose memory holds that many cost volumes
+# on a GPU: as many cost volumes as its memory surely holds
 _PAIRS_AT_ONCE = 8
 _TWO_WARP_ALPHAS = (1.1337, 1.0533, -0.7469, 1.1337)
 
@@ -79,7 +79,7 @@ class PDDNet:
 
     def __post_init__(self) -> None:
         if not self.stages:
-            raise ValueError("PDDNet: needs at least one stage, got none")
+            raise ValueError("PDDNet: needs at least one stage")
         if self.feature_step < 1:
             raise ValueError(f"PDDNet: feature_step must be at least 1, got {self.feature_step}")
         if len(self.weights) != 4:
@@ -130,8 +130,8 @@ class PDDNet:
             mask: of the same shape.
 
         Returns:
-            Features ``[N, C, d, h, w]``, the volume and its mask. With a single stage the last two
-            have no channel and hold but the volume's size.
+            Features ``[N, C, d, h, w]``, the volume and its mask; with one stage the last two have
+            no channel and hold but the volume's size.
         """
         again = slice(None) if len(self.stages) > 1 else slice(0)
         features = averaged(self.features(volume, mask), grid_shape(volume), self.feature_step)
@@ -140,7 +140,7 @@ class PDDNet:
     def register(
         self, fixed: Features, moving: Features, pairs: Tensor, prompts: Prompts | None = None
     ) -> Result:
-        """Register pairs of prepared subjects.
+        """Register pairs of subjects.
 
         Args:
             fixed, moving: what :meth:`prepare` returned.
@@ -148,10 +148,9 @@ class PDDNet:
             prompts: what else is known of each pair.
 
         Returns:
-            The displacement on the last stage's control points (on the volume's grid with
-            ``composition="full"``), and in ``extras`` what the last stage's probabilities say of
-            its control points: ``entropy [B, d, h, w]`` in nats and ``covariance [B, 6, d, h, w]``
-            in squared voxels, in the order of ``COVARIANCE_AXES``.
+            The displacement on the last stage's control points (``composition="full"``: on the
+            volume's grid), and in ``extras`` what they say of it: ``entropy [B, d, h, w]`` in nats
+            and ``covariance [B, 6, d, h, w]`` in squared voxels, ordered as ``COVARIANCE_AXES``.
 
         Raises:
             ValueError: if fixed and moving features differ in shape.
