@@ -18,7 +18,7 @@ from cohort.data.store import CohortStore
 from cohort.engine.workbench import Workbench
 from cohort.studies.apply import Task
 from cohort.studies.native_space import Route, native_pair
-from triton_reg import Displacement
+from triton_reg import Displacement, Result
 
 A, B, C = GRIDS
 
@@ -152,7 +152,7 @@ def test_a_displacement_on_a_coarser_grid_is_in_that_grids_voxels(
     """Corner voxels stay corner voxels: 25 steps of 4 mm are 12 steps of 100 / 12 mm."""
     moved = torch.tensor([1.0, 0.0, -2.0]).view(1, 3, 1, 1, 1).expand(1, 3, 5, 5, 5)
     displacement = Displacement(moved, (13, 13, 13), moving_shape)
-    monkeypatch.setattr(run.workbench, "register", lambda *_: displacement)
+    monkeypatch.setattr(run.workbench, "register", lambda *_: Result(displacement))
     chain = native_pair(run.workbench, Route(A, B)).chain
     points_mm = GRIDS[A].center_mm + np.zeros((1, 3))
     away_mm = chain.map_points(points_mm) - (points_mm + chain.alignment[:3, 3])
