@@ -10,7 +10,7 @@ from typing import NoReturn
 import typer
 
 from cohort import terminal
-from cohort.commands import check, exports, features, machine, runs, stores
+from cohort.commands import check, exports, features, machine, runs, stores, training
 from cohort.errors import CohortError, StorageError
 
 _INTERRUPTED = 130  # what typer makes of Ctrl-C
@@ -21,6 +21,7 @@ _COMMANDS = (
     (stores.ingest_command, "cohort ingest scans/ cohort.zarr --grid 96x112x96@2mm"),
     (stores.info, "cohort info cohort.zarr"),
     (features.features, "cohort features cohort.zarr --compare features=mind --run run"),
+    (training.train_command, "cohort train cohort.zarr model --method pdd_net --folds 3"),
     (runs.plan, "cohort plan cohort.zarr run --pairs random:100"),
     (runs.register, "cohort register cohort.zarr run --set features=mind --workers 2"),
     (runs.status, "cohort status run"),

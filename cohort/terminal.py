@@ -45,8 +45,9 @@ class _RateColumn(ProgressColumn):
 
 
 @contextmanager
-def progress_bar(what: str, *, quiet: bool) -> Iterator[Callable[[int, int, int], None]]:
-    """A bar with rate, failures and time left; call what is yielded with (done, total, failed)."""
+def progress_bar(what: str, *, quiet: bool) -> Iterator[Callable[..., None]]:
+    """A bar with rate, failures and time left; call what is yielded with (done, total, failed), and
+    with words in place of ``what`` if these change."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -60,10 +61,10 @@ def progress_bar(what: str, *, quiet: bool) -> Iterator[Callable[[int, int, int]
     bar = Progress(*columns, console=_errors, disable=quiet, speed_estimate_period=600)
     task = bar.add_task(what, total=None, failures="")
 
-    def update(done: int, total: int, failed: int) -> None:
+    def update(done: int, total: int, failed: int, said: str = what) -> None:
         bar.start()
         failures = f"{failed} failed" if failed else ""
-        bar.update(task, completed=done, total=total, failures=failures)
+        bar.update(task, description=said, completed=done, total=total, failures=failures)
 
     try:
         yield update

@@ -33,7 +33,7 @@ def save_model(path: Path, method: PDDNet, card: Mapping[str, Any]) -> None:
         TypeError: if the method's features are no OBELISK.
     """
     # here, so that registration needs it only where such a file is written
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     extractor = method.features
     if not isinstance(extractor, Obelisk):
@@ -55,7 +55,7 @@ def save_model(path: Path, method: PDDNet, card: Mapping[str, Any]) -> None:
     # a file under its own name is whole
     partial = path.with_name(f".{path.name}.partial")
     tensors = {name: tensor.contiguous() for name, tensor in extractor.weights.tensors.items()}
-    save_file(tensors, partial, metadata)
+    partial.write_bytes(save(tensors, metadata))
     partial.replace(path)
 
 

@@ -1,0 +1,98 @@
+"""The command that trains a method on a store: ``train``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cohort import terminal
+from cohort.config.training import training_config
+from cohort.data.store import CohortStore
+from cohort.errors import UsageError
+from cohort.options import Config, Json, Store
+from cohort.report.training import write_training_report
+from cohort.studies.train import News, Trained, train
+from cohort.studies.training_plan import TrainingTask
+
+_SUPERVISIONS = ("labels", "mind")
+
+
+def train_command(
+    store: Store,
+    out: Annotated[Path, typer.Argument(help="Folder for models, scores and the report.")],
+    method: Annotated[str, typer.Option("--method", help="What is trained: pdd_net.")] = "pdd_net",
+    folds: Annotated[
+        int | None,
+        typer.Option(min=2, help="Train so often, and hold other subjects back each time."),
+    ] = None,
+    fold: Annotated[
+        int | None, typer.Option(min=1, help="Train this fold alone, counted from 1.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Pairs to learn from. [400]")] = None,
+    supervision: Annotated[
+        str, typer.Option(help="labels, or mind: the volumes alone.")
+    ] = "labels",
+    seed: Annotated[
+        int, typer.Option(min=0, help="Of folds, initial weights, pairs and augmentation.")
+    ] = 0,
+    train_scans: Annotated[
+        int | None, typer.Option(min=2, help="Learn from at most so many subjects.")
+    ] = None,
+    config: Config = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="KEY=VALUE, a setting of the method or of the training; repeatable."
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Train the features of a method on the subjects of a store.
+
+    Writes a model, its curve and its scores for each fold, and a report. The same command again
+    goes on where it was. `cohort register STORE RUN --method pdd_net --set features=obelisk --set
+    weights=OUT/fold-1/model.safetensors` registers with a model.
+    """
+    if supervision not in _SUPERVISIONS:
+        raise UsageError("E_SETTING", f"--supervision is {supervision!r}; need labels or mind")
+    opened = CohortStore.open(store)
+    chosen = training_config(
+        method,
+        config,
+        assignments or [],
+        opened.grid.spacing_mm,
+        steps=steps,
+        supervision=supervision,
+        seed=seed,
+    )
+    task = TrainingTask(*chosen, folds=folds or 0, train_scans=train_scans)
+    with terminal.progress_bar("training", quiet=json) as update:
+
+        def told(news: News) -> None:
+            dice = "" if news.dice is None else f", Dice {news.dice:.3f}"
+            said = f"{news.fold}: loss {news.loss:.5f}{dice}"
+            update(news.step, news.steps, 0, said)
+
+        def started(name: str, parameters: int) -> None:
+            if not json:
+                terminal.say(f"{name}: {parameters:,} parameters")
+
+        found = train(opened, out, task, only=fold, told=told, started=started)
+    page = write_training_report(out)
+    if json:
+        models = [{"fold": one.name, "model": one.model, "card": one.card} for one in found]
+        terminal.say_json({"report": page, "folds": models})
+    else:
+        terminal.say_table(str(page), {one.name: _said(one) for one in found})
+
+
+def _said(trained: Trained) -> str:
+    """One fold in a line."""
+    card, scores = trained.card, trained.card["scores"]
+    learned = f"{card['parameters']:,} parameters, {card['steps_done']} steps"
+    if scores["dice"] is None:
+        return f"{learned}; no labels to score"
+    return (
+        f"{learned}; {scores['pairs']} {card['scores_of']} pairs: mean Dice"
+        f" {scores['dice_before']:.3f} before, {scores['dice']:.3f} after"
+    )

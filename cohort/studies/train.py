@@ -1,0 +1,195 @@
+"""Training on the subjects of a store: fold by fold, resumable, with a model and scores of each."""
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import permutations
+from pathlib import Path
+from pickle import UnpicklingError
+from statistics import fmean
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cohort.data.one_thread import one_thread
+from cohort.data.storage import storage_error, to_json, write_atomic
+from cohort.data.store import CohortStore
+from cohort.errors import StorageError, UsageError
+from cohort.studies.training_files import (
+    CARD,
+    HISTORY,
+    MODEL,
+    SCORES,
+    gather_scores,
+    history_table,
+    model_card,
+    score_table,
+)
+from cohort.studies.training_plan import Fold, TrainingTask, open_training
+from triton_reg import PDDNet
+from triton_reg.methods.pdd_model import save_model
+from triton_reg.training.folds import shuffled
+from triton_reg.training.pdd_net import PDDTraining
+from triton_reg.training.scans import PairScore, Scans, pair_scores
+from triton_reg.training.validated import ValidatedTraining
+
+MOST_PAIRS = 200
+_CHECKPOINT = "checkpoint.pt"
+_CHECKPOINT_EVERY = 25
+
+
+class News(NamedTuple):
+    """How far the training of one fold is; the Dice is that of its last validation."""
+
+    fold: str
+    step: int
+    steps: int
+    loss: float
+    dice: float | None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What became of one fold: its model, and the card that stands in it."""
+
+    name: str
+    model: Path
+    card: dict[str, Any]
+
+
+def train(
+    store: CohortStore,
+    out: Path,
+    task: TrainingTask,
+    *,
+    only: int | None = None,
+    told: Callable[[News], None] | None = None,
+    started: Callable[[str, int], None] | None = None,
+) -> list[Trained]:
+    """Train every fold that has no model yet, and score it on the subjects that it holds back.
+
+    Stop it at any time: the same call goes on from the last checkpoint and ends with the same bits.
+
+    Args:
+        store: the subjects.
+        out: folder of the training; ``OUT/fold-K`` is that of a fold.
+        task: see :class:`TrainingTask`.
+        only: number of the one fold to train, from 1.
+        told: called after each step.
+        started: called with the name of each fold that is trained now, and how many parameters
+            it learns.
+
+    Raises:
+        UsageError: ``E_PLAN_MISMATCH`` if the folder holds another training; ``E_TRAIN`` if there
+            are too few subjects or labels, or no such fold.
+        SubjectError, StorageError: if a subject or a file cannot be read or written.
+    """
+    folds = open_training(out, store, task)
+    if only is not None:
+        if not 1 <= only <= len(folds):
+            raise UsageError("E_TRAIN", f"--fold {only}: there are folds 1 to {len(folds)}")
+        folds = folds[only - 1 : only]
+    with one_thread():
+        found = [_trained(store, out / fold.name, task, fold, told, started) for fold in folds]
+    gather_scores(out)
+    return found
+
+
+def _trained(
+    store: CohortStore,
+    folder: Path,
+    task: TrainingTask,
+    fold: Fold,
+    told: Callable[[News], None] | None,
+    started: Callable[[str, int], None] | None,
+) -> Trained:
+    """One fold; nothing is done where its model is there."""
+    model = folder / MODEL
+    if model.exists():
+        return Trained(fold.name, model, json.loads((folder / CARD).read_text()))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(folder, error) from error
+    learned = _read(store, fold.training, task)
+    validation = _read(store, fold.validation, task) if fold.validation else None
+    structures = learned.structures
+    training = PDDTraining(learned, task.settings, task.method)
+    course = ValidatedTraining(training, validation, structures, task.schedule)
+    _resume(course, folder / _CHECKPOINT)
+    if started is not None:
+        started(fold.name, training.parameter_count)
+    while not course.is_over:
+        course.step()
+        if training.done % _CHECKPOINT_EVERY == 0:
+            _keep(course, folder / _CHECKPOINT)
+        if told is not None:
+            told(_news(course, fold.name))
+    method = course.result()
+    scores = _scored(store, task, fold, method, structures)
+    card = model_card(store, task, fold, course, scores)
+    write_atomic(folder / HISTORY, history_table(course))
+    write_atomic(folder / SCORES, score_table(fold, scores))
+    write_atomic(folder / CARD, to_json(card))
+    save_model(model, method, card)  # last: it says that the fold is done
+    (folder / _CHECKPOINT).unlink(missing_ok=True)
+    return Trained(fold.name, model, card)
+
+
+def _read(store: CohortStore, names: tuple[str, ...], task: TrainingTask) -> Scans:
+    """Subjects as tensors; all need labels where these are learned from."""
+    subjects = [store.read(name) for name in names]
+    without = [one.subject_id for one in subjects if one.labels is None]
+    if without and task.settings.supervision == "labels":
+        raise UsageError(
+            "E_TRAIN",
+            f"--supervision labels needs labels of every subject; {len(without)} have none, such"
+            f" as {without[0]}. --supervision mind needs none",
+        )
+    volumes = np.stack([one.volume for one in subjects])
+    ones, zeros = np.ones_like(volumes[0]), np.zeros(volumes.shape[1:], np.int32)
+    labels = np.stack([zeros if one.labels is None else one.labels for one in subjects])
+    masks = np.stack([ones if one.mask is None else one.mask for one in subjects])
+    tensors = volumes, labels.astype(np.int32), masks.astype(np.float32)
+    return Scans.of(*(torch.from_numpy(one)[:, None] for one in tensors))
+
+
+def _resume(course: ValidatedTraining, path: Path) -> None:
+    if not path.exists():
+        return
+    try:
+        course.load_state(torch.load(path, weights_only=True))
+    except (OSError, EOFError, RuntimeError, KeyError, ValueError, UnpicklingError) as error:
+        raise StorageError(
+            "E_CORRUPT", f"{path} is no checkpoint of this training: {error}; remove it"
+        ) from None
+
+
+def _keep(course: ValidatedTraining, path: Path) -> None:
+    content = io.BytesIO()
+    torch.save(course.state(), content)
+    write_atomic(path, content.getvalue())
+
+
+def _news(course: ValidatedTraining, fold: str) -> News:
+    last = list(course.dices.values())[-1:]
+    steps = course.training.settings.steps
+    loss = fmean(course.losses[-20:])
+    return News(fold, course.training.done, steps, loss, last[0] if last else None)
+
+
+def _scored(
+    store: CohortStore, task: TrainingTask, fold: Fold, method: PDDNet, structures: Tensor
+) -> list[PairScore]:
+    """Ordered pairs of who was held back, or of who validated where nobody was: all, or a seeded
+    sample of them."""
+    names = fold.held_back or fold.validation
+    if len(names) < 2 or not len(structures):
+        return []
+    pairs = list(permutations(range(len(names)), 2))
+    if len(pairs) > MOST_PAIRS:
+        pairs = [pairs[at] for at in sorted(shuffled(len(pairs), task.settings.seed)[:MOST_PAIRS])]
+    return pair_scores(method, _read(store, names, task), pairs, structures)

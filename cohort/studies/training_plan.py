@@ -1,0 +1,155 @@
+"""What a training is: which subjects train, validate and are held back, with which settings."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cohort.data.storage import storage_error, to_json, write_atomic
+from cohort.data.store import CohortStore
+from cohort.errors import UsageError
+from triton_reg import PDDNet
+from triton_reg.training.folds import held_back, shuffled
+from triton_reg.training.pdd_settings import TrainingSettings
+from triton_reg.training.validated import Schedule
+
+PLAN = "training.json"
+_FEWEST_FOR_VALIDATION = 10
+
+
+class Fold(NamedTuple):
+    """Subjects of one training: learned from, looked at while it learns, and never seen."""
+
+    name: str
+    training: tuple[str, ...]
+    validation: tuple[str, ...]
+    held_back: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TrainingTask:
+    """What to train and how.
+
+    Attributes:
+        method: whose searches, match and initial weights are trained.
+        settings: of the training.
+        schedule: of its validations; its share of the training subjects validates where there are
+            at least ten of them and labels to compare.
+        folds: how many; 0 for a single training that holds nobody back.
+        train_scans: at most so many subjects to learn from, those that validate included.
+    """
+
+    method: PDDNet
+    settings: TrainingSettings
+    schedule: Schedule
+    folds: int = 0
+    train_scans: int | None = None
+
+
+def plan_folds(store: CohortStore, task: TrainingTask) -> list[Fold]:
+    """Who trains in each fold; the same store, seed and number of folds give the same.
+
+    Raises:
+        UsageError: ``E_TRAIN`` if there are too few subjects.
+    """
+    names = store.subject_ids
+    seed = task.settings.seed
+    order = shuffled(len(names), seed)
+    try:
+        kept = held_back(len(names), task.folds, seed) if task.folds else [[]]
+    except ValueError as error:
+        raise UsageError("E_TRAIN", f"{store.path}: {error}") from None
+    folds = []
+    for number, rows in enumerate(kept, start=1):
+        learned = [names[row] for row in order if row not in rows][: task.train_scans]
+        if len(learned) < 2:
+            raise UsageError(
+                "E_TRAIN", f"{store.path}: training needs at least 2 subjects, got {len(learned)}"
+            )
+        looked_at = _validating(len(learned), task.schedule) if store.has_labels else 0
+        split = len(learned) - looked_at
+        name = f"fold-{number}" if task.folds else "all"
+        out = tuple(sorted(names[row] for row in rows))
+        folds.append(Fold(name, tuple(learned[:split]), tuple(learned[split:]), out))
+    return folds
+
+
+def _validating(count: int, schedule: Schedule) -> int:
+    if count < _FEWEST_FOR_VALIDATION or not schedule.share:
+        return 0
+    return min(max(2, round(schedule.share * count)), count - 2)
+
+
+def open_training(out: Path, store: CohortStore, task: TrainingTask) -> list[Fold]:
+    """Begin a training in a folder, or go on with one of the same subjects and settings.
+
+    Raises:
+        UsageError: ``E_PLAN_MISMATCH`` with what differs, ``E_TRAIN`` if it cannot be planned.
+        StorageError: if the folder cannot be written.
+    """
+    folds = plan_folds(store, task)
+    wanted = json.loads(to_json(_document(store, task, folds)))
+    path = out / PLAN
+    if not path.exists():
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise storage_error(out, error) from error
+        write_atomic(path, to_json(wanted))
+        return folds
+    found = read_plan(out)
+    # a store may have moved; its digest says whether it is the same
+    differing = _differences({**found, "store": None}, {**wanted, "store": None})
+    if differing:
+        said = "; ".join(differing)
+        raise UsageError(
+            "E_PLAN_MISMATCH",
+            f"{out} holds a training with another plan: {said}. Choose another folder",
+        )
+    return folds
+
+
+def read_plan(out: Path) -> dict[str, Any]:
+    """The document of a training.
+
+    Raises:
+        UsageError: ``E_TRAIN`` if the folder holds none.
+    """
+    try:
+        return json.loads((out / PLAN).read_text())
+    except (OSError, ValueError) as error:
+        raise UsageError("E_TRAIN", f"{out / PLAN} is no plan of a training: {error}") from None
+
+
+def _document(store: CohortStore, task: TrainingTask, folds: list[Fold]) -> dict[str, Any]:
+    method = task.method
+    return {
+        "store": str(store.path.resolve()),
+        "store_digest": store.digest,
+        "method": {
+            "stages": [{"kind": type(one).__name__, **asdict(one)} for one in method.stages],
+            "match": asdict(method.match),
+            "initial_weights": list(method.weights),
+            "feature_step": method.feature_step,
+        },
+        "settings": asdict(task.settings),
+        "schedule": asdict(task.schedule),
+        "folds": [one._asdict() for one in folds],
+    }
+
+
+def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """What two documents disagree on, setting by setting."""
+    said = []
+    for key in sorted({*found, *wanted}):
+        one, other = found.get(key), wanted.get(key)
+        if isinstance(one, dict) and isinstance(other, dict):
+            said += _differences(one, other)
+        elif one != other:
+            said.append(f"{key}: {_short(one)} there, {_short(other)} asked for")
+    return said
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True)
+    return text if len(text) <= 80 else f"{text[:80]}..."

@@ -1,0 +1,280 @@
+"""``cohort train``: folds, going on after a stop, models, scores and the page."""
+
+import csv
+import json
+import re
+import shutil
+from itertools import permutations
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from command_line import Cohort
+from helpers import shared_data, tiny_cohort
+
+from cohort.config.training import training_config
+from cohort.data.ingest import IngestSettings, ingest
+from cohort.data.store import CohortStore, Subject
+from cohort.errors import UsageError
+from cohort.studies.train import News, train
+from cohort.studies.training_plan import TrainingTask, plan_folds
+from triton_reg import CubeSearch, EvenSearch
+from triton_reg.methods.pdd_model import load_model
+from triton_reg.training.pdd_net import PDDTraining
+from triton_reg.training.pdd_settings import UNTRAINED, TrainingSettings
+from triton_reg.training.scans import Scans, mean_dice, pair_scores
+from triton_reg.training.validated import Schedule
+
+QUICK = ("--set", "channels=4", "--set", "width=5", "--set", "recompute=false")
+SPACING = (1.0, 1.0, 1.0)
+
+
+def task(steps: int = 30, **settings) -> TrainingTask:
+    config = training_config(
+        "pdd_net", None, ["channels=4", "width=5", "recompute=false"], SPACING, steps=steps
+    )
+    return TrainingTask(*config, **{"folds": 2, **settings})
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> CohortStore:
+    return tiny_cohort(tmp_path_factory.mktemp("stores") / "cohort.zarr", subjects=5)
+
+
+@pytest.fixture(scope="module")
+def whole(store: CohortStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A training of two folds that nothing stopped."""
+    out = tmp_path_factory.mktemp("whole")
+    train(store, out, task())
+    return out
+
+
+def stopping(at: int):
+    def told(news: News) -> None:
+        if news.step == at:
+            raise KeyboardInterrupt
+
+    return told
+
+
+def test_the_same_command_goes_on_after_ctrl_c_with_the_same_bits(
+    store: CohortStore, whole: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(store, tmp_path, task(), told=stopping(28))
+    assert not (tmp_path / "fold-1" / "model.safetensors").exists()
+    steps: list[News] = []
+    train(store, tmp_path, task(), told=steps.append)
+    assert [news.step for news in steps if news.fold == "fold-1"] == [26, 27, 28, 29, 30]
+    for name in ("fold-1", "fold-2"):
+        one, other = (load_model(out / name / "model.safetensors") for out in (tmp_path, whole))
+        assert one.fingerprint == other.fingerprint
+    assert (tmp_path / "scores.csv").read_bytes() == (whole / "scores.csv").read_bytes()
+    assert not list(tmp_path.rglob("checkpoint.pt"))
+    steps.clear()
+    train(store, tmp_path, task(), told=steps.append)
+    assert not steps
+
+
+def test_each_fold_is_scored_on_those_that_it_holds_back(store: CohortStore, whole: Path) -> None:
+    folds = plan_folds(store, task())
+    assert [len(fold.held_back) for fold in folds] == [2, 2]
+    for fold in folds:
+        assert not set(fold.training) & set(fold.held_back)
+        assert set(fold.training) | set(fold.held_back) == set(store.subject_ids)
+    with (whole / "scores.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["fold"], row["fixed"], row["moving"]) for row in rows] == [
+        (fold.name, *pair)
+        for fold in folds
+        for pair in (fold.held_back, fold.held_back[::-1])
+    ]  # fmt: skip
+    assert all(0 < float(row["dice_before"]) <= 1 for row in rows)
+    card = json.loads((whole / "fold-1" / "card.json").read_text())
+    mean = sum(float(row["dice"]) for row in rows[:2]) / 2
+    assert card["scores"]["dice"] == pytest.approx(mean)
+    assert card["store_digest"] == store.digest
+    assert card["settings"]["steps"] == card["steps_done"] == 30
+    history = (whole / "fold-1" / "history.csv").read_text().splitlines()
+    assert len(history) == 31
+
+
+def test_a_model_registers_a_run(
+    cohort: Cohort, store: CohortStore, whole: Path, tmp_path: Path
+) -> None:
+    model = whole / "fold-1" / "model.safetensors"
+    assert load_model(model).weights != UNTRAINED.weights
+    shown = cohort(
+        "register", store.path, tmp_path / "run", "--method", "pdd_net", "--set",
+        "features=obelisk", "--set", f"weights={model}", "--workers", 0, "--json",
+        "--pairs", "random:3",
+    )  # fmt: skip
+    assert shown.code == 0, shown.err
+    assert shown.json["summary"]["ok"] == 3
+
+
+def test_the_command_says_what_it_did_and_writes_a_page(
+    cohort: Cohort, store: CohortStore, tmp_path: Path
+) -> None:
+    arguments = ("train", store.path, tmp_path / "model", "--steps", 4, "--train-scans", 2, *QUICK)
+    shown = cohort(*arguments, "--folds", 2, "--fold", 2)
+    assert shown.code == 0, shown.err
+    assert "fold-2: 8,116 parameters" in shown.out
+    assert "2 held back pairs: mean Dice" in shown.out
+    page = (tmp_path / "model" / "report" / "index.html").read_text()
+    assert "1 fold is not done yet" in page
+    assert "Subjects of one person" in page
+    assert page.count("data:image/svg+xml") == 1
+    again = cohort(*arguments, "--folds", 2, "--json")
+    assert again.code == 0, again.err
+    assert [one["fold"] for one in again.json["folds"]] == ["fold-1", "fold-2"]
+    assert len(again.json["folds"][0]["card"]["fold"]["training"]) == 2
+    assert "not done yet" not in (tmp_path / "model" / "report" / "index.html").read_text()
+
+
+def test_without_folds_some_validate_and_are_scored(cohort: Cohort, tmp_path: Path) -> None:
+    many = tiny_cohort(tmp_path / "many.zarr", subjects=10)
+    shown = cohort(
+        "train", many.path, tmp_path / "out", "--steps", 4, "--json", *QUICK,
+        "--set", "validate_every=2", "--set", "spacing=8",
+    )  # fmt: skip
+    assert shown.code == 0, shown.err
+    (one,) = shown.json["folds"]
+    card = one["card"]
+    assert len(card["fold"]["training"]) == 8
+    assert len(card["fold"]["validation"]) == 2
+    assert card["scores_of"] == "validation"
+    assert card["scores"]["dice"] == pytest.approx(card["validation_dice"])
+    assert "Nobody was held back" in Path(shown.json["report"]).read_text()
+
+
+def test_without_labels_mind_trains_and_nothing_is_scored(
+    cohort: Cohort, store: CohortStore, tmp_path: Path
+) -> None:
+    bare = CohortStore.create(tmp_path / "bare.zarr", store.grid, settings={})
+    for name in store.subject_ids:
+        bare.commit(Subject(name, store.read(name).volume), {"source": None})
+    arguments = ("train", bare.path, tmp_path / "out", "--steps", 2, "--folds", 2, *QUICK)
+    refused = cohort(*arguments)
+    assert refused.code == 2
+    assert "--supervision labels needs labels of every subject; 3 have none" in refused.err
+    shown = cohort(*arguments[:2], tmp_path / "other", *arguments[3:], "--supervision", "mind")
+    assert shown.code == 0, shown.err
+    assert "no labels to score" in shown.out
+    page = (tmp_path / "other" / "report" / "index.html").read_text()
+    assert "There are no pairs with labels to score" in page
+
+
+def test_other_settings_or_another_store_are_refused(
+    cohort: Cohort, store: CohortStore, whole: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=r"plan: steps: 30 there, 31 asked for\. Choose"):
+        train(store, whole, task(steps=31))
+    with pytest.raises(UsageError, match=r"E_PLAN_MISMATCH.*folds: "):
+        train(store, whole, task(train_scans=2))
+    other = tiny_cohort(tmp_path / "other.zarr", subjects=5)
+    changed = other.read("sub-00")
+    other.commit(
+        Subject("sub-00", np.flip(changed.volume).copy(), labels=changed.labels), {"source": None}
+    )
+    shown = cohort("train", other.path, whole, "--folds", 2, "--steps", 30, *QUICK)
+    assert shown.code == 2
+    assert "E_PLAN_MISMATCH" in shown.err
+    assert "store_digest" in shown.err
+
+
+def test_a_store_may_move(store: CohortStore, whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(store.path, tmp_path / "moved.zarr")
+    found = train(CohortStore.open(tmp_path / "moved.zarr"), whole, task())
+    assert [one.name for one in found] == ["fold-1", "fold-2"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--method", "voxelopt"], "E_METHOD: voxelopt is not trained by this command"),
+        (["--method", "nonsense"], "E_METHOD: unknown method 'nonsense'"),
+        (["--folds", 4], "E_TRAIN: .*at least 2 folds of 2 subjects each, got 5 subjects and 4"),
+        (["--folds", 2, "--fold", 3], "E_TRAIN: --fold 3: there are folds 1 to 2"),
+        (["--supervision", "hope"], "--supervision is 'hope'; need labels or mind"),
+        (["--set", "features=mind"], "features and weights are what training makes"),
+        (["--set", "learning_rate=-1"], "learning_rate: Input should be greater than 0, got -1"),
+        (["--set", "patients=3"], "unknown setting 'patients'"),
+    ],
+)
+def test_bad_usage_is_refused(
+    cohort: Cohort, store: CohortStore, tmp_path: Path, arguments, message: str
+) -> None:
+    shown = cohort("train", store.path, tmp_path / "out", *arguments)
+    assert shown.code == 2
+    assert re.search(message, shown.err)
+
+
+@pytest.mark.slow
+def test_hippocampi_overlap_better_than_with_random_features(tmp_path: Path) -> None:
+    """Twenty-five steps instead of 400, and the pairs of four subjects that are held back."""
+    grid = IngestSettings(grid="48x64x48@1mm", align="grid")
+    ingest(shared_data("hippocampus_msd"), tmp_path / "cohort.zarr", grid)
+    store = CohortStore.open(tmp_path / "cohort.zarr")
+    subjects = [store.read(name) for name in store.subject_ids]
+    volumes = torch.stack([torch.from_numpy(one.volume) for one in subjects])[:, None]
+    labels = torch.stack(
+        [torch.from_numpy(one.labels.astype("int32")) for one in subjects if one.labels is not None]
+    )
+    scans = Scans.of(volumes, labels[:, None])
+    pairs = list(permutations(range(4), 2))
+    settings = TrainingSettings(steps=25, recompute=False)
+    training = PDDTraining(scans.only(range(4, 31)), settings)
+    untrained = training.trained()
+    for _ in range(settings.steps):
+        training.step()
+    before, after = (
+        mean_dice(pair_scores(method, scans, pairs, scans.structures))
+        for method in (untrained, training.trained())
+    )
+    assert after > before + 0.04
+
+
+def test_too_few_subjects_are_refused(cohort: Cohort, tmp_path: Path) -> None:
+    alone = tiny_cohort(tmp_path / "one.zarr", subjects=1)
+    shown = cohort("train", alone.path, tmp_path / "out")
+    assert shown.code == 2
+    assert "training needs at least 2 subjects, got 1" in shown.err
+
+
+def test_a_damaged_checkpoint_is_told(store: CohortStore, tmp_path: Path, cohort: Cohort) -> None:
+    (tmp_path / "fold-1").mkdir()
+    (tmp_path / "fold-1" / "checkpoint.pt").write_bytes(b"nothing")
+    shown = cohort("train", store.path, tmp_path, "--folds", 2, "--steps", 2, *QUICK)
+    assert shown.code == 4
+    assert "checkpoint.pt is no checkpoint of this training" in shown.err
+
+
+@pytest.mark.parametrize(
+    ("assignments", "stages"),
+    [
+        ([], UNTRAINED.stages),
+        (["spacing=3"], (EvenSearch(spacing=3, width=7, extent=6),)),
+        (["spacing=4,3"], (EvenSearch(spacing=4, width=7, extent=6),
+                           EvenSearch(spacing=3, width=7, extent=6))),
+        (["count=9", "share=0.3", "width=5"], (CubeSearch(count=9, width=5, share=0.3),)),
+        (["preset=v01"], (CubeSearch(count=32, width=15, share=0.4),)),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_search_is_the_trainings_own_unless_told(assignments, stages) -> None:
+    assert training_config("pdd_net", None, assignments, SPACING).method.stages == stages
+
+
+def test_settings_go_to_the_method_the_training_or_its_schedule() -> None:
+    config = training_config(
+        "pdd_net", None, ["smoothness=2", "patience=3", "window=5,95", "match_weights=3,1,1,1"],
+        (1.0, 1.0, 2.0), steps=None, seed=4,
+    )  # fmt: skip
+    assert config.settings == TrainingSettings(smoothness=2, seed=4, window=(5, 95))
+    assert config.schedule == Schedule(patience=3)
+    assert config.method.weights == (3, 1, 1, 1)
+    (stage,) = config.method.stages
+    assert isinstance(stage, EvenSearch)
+    assert stage.voxel == (1, 1, 2)

@@ -1,0 +1,28 @@
+"""Random affine changes of a volume and of its labels."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def random_affine(generator: torch.Generator, sigma: float) -> Tensor:
+    """The identity with a normal number added to each of its twelve entries, ``[1, 3, 4]``.
+
+    Heinrich, MICCAI 2019: rows and columns in the order x, y, z of the last to the first axis, and
+    positions in shares of half the volume's extent.
+    """
+    return torch.eye(3, 4)[None] + sigma * torch.randn(1, 3, 4, generator=generator)
+
+
+def transformed(volume: Tensor, labels: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """A volume and its labels where an affine matrix looks for them.
+
+    Args:
+        volume: ``[1, 1, D, H, W]``; sampled linearly, and continued as at its border.
+        labels: of the same shape, integers; the nearest, and 0 outside.
+        matrix: see :func:`random_affine`.
+    """
+    grid = F.affine_grid(matrix.to(volume), list(volume.shape), align_corners=True)
+    moved = F.grid_sample(volume, grid, padding_mode="border", align_corners=True)
+    nearest = F.grid_sample(labels.to(volume), grid, mode="nearest", align_corners=True)
+    return moved, nearest.to(labels.dtype)

@@ -1,0 +1,105 @@
+"""Subjects to train on, and how well a method overlaps their labels."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from triton_reg.method import Method
+from triton_reg.metrics.jacobian import jacobian_measures
+from triton_reg.metrics.overlap import dice
+
+
+class Scans(NamedTuple):
+    """Subjects on one grid.
+
+    Attributes:
+        volumes: ``[N, 1, D, H, W]`` in source units.
+        labels: ``[N, 1, D, H, W]`` integers, 0 is background; all 0 where there are none.
+        masks: ``[N, 1, D, H, W]``, above 0 where intensities count.
+    """
+
+    volumes: Tensor
+    labels: Tensor
+    masks: Tensor
+
+    @classmethod
+    def of(
+        cls, volumes: Tensor, labels: Tensor | None = None, masks: Tensor | None = None
+    ) -> "Scans":
+        """Volumes with what is known of them.
+
+        Raises:
+            ValueError: if shapes differ.
+        """
+        given = {"volumes": volumes, "labels": labels, "masks": masks}
+        shapes = {name: list(one.shape) for name, one in given.items() if one is not None}
+        if volumes.dim() != 5 or any(shape != shapes["volumes"] for shape in shapes.values()):
+            raise ValueError(f"Scans: needs tensors of one shape [N, 1, D, H, W], got {shapes}")
+        return cls(
+            volumes,
+            torch.zeros_like(volumes, dtype=torch.int32) if labels is None else labels,
+            torch.ones_like(volumes) if masks is None else masks,
+        )
+
+    def only(self, rows: Sequence[int]) -> "Scans":
+        """Some of the subjects, in this order."""
+        chosen = torch.as_tensor(rows, dtype=torch.int64)
+        return Scans(*(one[chosen] for one in self))
+
+    @property
+    def structures(self) -> Tensor:
+        """The label values, without the background: ``[M]``, ascending."""
+        return self.labels[self.labels > 0].unique()
+
+
+class PairScore(NamedTuple):
+    """Measures of one pair: mean Dice over the structures before and after registration, sd of
+    ln det J, and the share of voxels that fold."""
+
+    fixed: int
+    moving: int
+    dice_before: float
+    dice: float
+    sdlogj: float
+    folding: float
+
+
+def pair_scores(
+    method: Method, scans: Scans, pairs: Sequence[tuple[int, int]], structures: Tensor
+) -> list[PairScore]:
+    """Register pairs, and measure each; labels are warped to the nearest voxel.
+
+    Args:
+        method: what registers.
+        scans: fixed and moving subjects.
+        pairs: rows of fixed and moving subjects.
+        structures: label values ``[M]`` to score.
+    """
+    rows = sorted({row for pair in pairs for row in pair})
+    at = {row: place for place, row in enumerate(rows)}
+    scores = []
+    with torch.inference_mode():
+        prepared = [method.prepare(scans.volumes[[row]], scans.masks[[row]]) for row in rows]
+        for fixed, moving in pairs:
+            pair = torch.zeros(1, 2, dtype=torch.int32)
+            given = prepared[at[fixed]], prepared[at[moving]]
+            displacement = method.register(*given, pair).displacement
+            labels = scans.labels[[moving]]
+            warped = displacement.warp(labels.to(scans.volumes), interpolation="nearest")
+            before, after = (
+                dice(scans.labels[fixed, 0], one[0, 0].to(labels.dtype), structures).nanmean()
+                for one in (labels, warped)
+            )
+            smooth = jacobian_measures(displacement.full())
+            values = before, after, smooth.sdlogj, smooth.folding
+            scores.append(PairScore(fixed, moving, *(value.item() for value in values)))
+    return scores
+
+
+def mean_dice(scores: Sequence[PairScore]) -> float:
+    """Over the pairs that share a structure; 0 where none does."""
+    found = [score.dice for score in scores if math.isfinite(score.dice)]
+    return sum(found) / max(len(found), 1)
