@@ -76,8 +76,8 @@ def folds_of(store: CohortStore, asked: argparse.Namespace) -> dict[str, list[st
         ids = sorted(store.subject_ids)
         random.Random(0).shuffle(ids)
         return {f"fold-{fold}": ids[fold :: asked.folds] for fold in range(asked.folds)}
-    cards = sorted(asked.models.glob("fold-*/card.json"))
-    return {file.parent.name: json.loads(file.read_text())["held_back"] for file in cards}
+    training = json.loads((asked.models / "training.json").read_text())
+    return {fold["name"]: fold["held_back"] for fold in training["folds"]}
 
 
 def fold_rows(
