@@ -26,6 +26,7 @@ class Report:
     """Rows as they are measured, each printed at once."""
 
     about: dict[str, str]
+    name: str = "voxelopt_gpu"
     rows: list[dict[str, str]] = field(default_factory=list)
     bytes_per_us: float = 0.0
 
@@ -44,7 +45,7 @@ class Report:
         """The file of this card, whole."""
         RESULTS.mkdir(exist_ok=True)
         card = re.sub(r"\W+", "-", self.about["card"]).strip("-").lower()
-        with (RESULTS / f"voxelopt_gpu_{card}.csv").open("w", newline="") as file:
+        with (RESULTS / f"{self.name}_{card}.csv").open("w", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS, restval="")
             writer.writeheader()
             writer.writerows(self.rows)
