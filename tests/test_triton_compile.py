@@ -18,12 +18,23 @@ from triton_reg.ops._triton import (  # noqa: E402
     compose,
     cost_entropy,
     coupled_argmin,
+    deformation,
+    dense_cost,
     distance_transform,
     filter_kernels,
     filter_weights,
+    fit_kernels,
+    grid_filter,
+    jacobian,
     local_contrast,
     masked_cost,
+    match_summary,
+    min_convolution,
     mind_ssc,
+    overlap,
+    similarity,
+    surface,
+    surface_distances,
     warp,
 )
 
@@ -36,9 +47,26 @@ POINTERS = {
     "second": "*fp32", "contrast": "*fp32", "distances": "*fp32", "means": "*fp32", "sums": "*fp32",
     "typical": "*fp32",
 }  # fmt: skip
+# of the dense match and the fit to it
+DENSE = {
+    "address": "*i64", "anchors": "*fp32", "below": "*i32", "cost": "*fp32", "covariance": "*fp32",
+    "entries": "*i32", "first": "*i32", "fitted": "*fp32", "fixed": "*fp32", "fraction": "*fp32",
+    "gradient": "*fp32", "mean": "*fp32", "message": "*fp32", "moving": "*fp32",
+    "parameters": "*fp32", "probabilities": "*fp32", "scales": "*fp32", "source": "*fp32",
+    "taps": "*fp32", "target": "*fp32", "weights": "*fp32",
+}  # fmt: skip
+# of the measures
+LABELLED = {
+    "areas": "*fp64", "codes": "*u8", "corners": "*i16", "counts": "*i64", "determinants": "*fp32",
+    "first": "*fp32", "fixed": "*i32", "keys": "*i64", "labels": "*i32", "lengths": "*fp32",
+    "mask": "*u8", "moving": "*i32", "numbers": "*i32", "offsets": "*i32", "origins": "*i64",
+    "other_starts": "*i64", "others": "*i16", "owners": "*i32", "scale0": "fp32",
+    "starts": "*i64", "sums": "*fp64", "tolerance": "fp32", "vectors": "*fp32",
+}  # fmt: skip
 FLOATS = {
-    "base", "coupling", "factor", "floor", "gain", "scale", "scale1", "scale2", "side0", "side1",
-    "side2", "step0", "step1", "step2",
+    "base", "coupling", "curvature", "factor", "floor", "gain", "rate", "root", "scale", "scale1",
+    "scale2", "side0", "side1", "side2", "smoothness", "step0", "step1", "step2", "unit_x",
+    "unit_y", "unit_z",
 }  # fmt: skip
 
 
@@ -178,6 +206,133 @@ BUILDS = (
         {"target": "*fp32"},
         (64, 64),
         shared=1024,
+    ),
+    *(
+        Build(
+            dense_cost.dense_cost_kernel,
+            {
+                "CHANNELS": channels, "WIDTH": width, "ROW": row, "SEGMENTS": 4,
+                "ANCHORED": anchored, "MORE": False, "BLOCK": 64,
+            },
+            DENSE,
+            registers,
+            options={"num_warps": 2},
+        )
+        for channels, width, row, anchored, registers in (
+            (12, 7, 352, False, (70, 70)), (16, 15, 3392, True, (88, 131)),
+            (24, 11, 1344, False, (140, 140)),
+        )
+    ),
+    *(
+        Build(
+            min_convolution.pooled_kernel,
+            {"WIDTH": width, "ROW": row, "SIDE": side, "LABELS": 16, "PRECISION": "ieee"},
+            DENSE,
+            (registers, registers),
+            shared=shared,
+            options={"num_warps": warps},
+        )
+        for width, row, side, warps, registers, shared in (
+            (7, 352, 16, 1, 114, 3072), (11, 1344, 16, 1, 114, 3072), (15, 3392, 32, 8, 81, 8192),
+        )
+    ),
+    *(
+        Build(
+            min_convolution.exact_kernel,
+            {"WIDTH": width, "ROW": row, "LINES": 256},
+            DENSE,
+            (registers, registers),
+            options={"num_warps": 8},
+        )
+        for width, row, registers in ((7, 352, 35), (11, 1344, 53), (15, 3392, 70))
+    ),
+    *(
+        Build(
+            grid_filter.within_planes_kernel,
+            {"ROW": 1344, "RADIUS": radius, "POINTS": 16, "LABELS": 32},
+            DENSE,
+            (registers, registers),
+        )
+        for radius, registers in ((2, 61), (4, 121))
+    ),
+    Build(
+        grid_filter.between_planes_kernel,
+        {"ROW": 1344, "RADIUS": 2, "COMBINED": True, "BLOCK": 512},
+        DENSE,
+        (52, 44),
+    ),
+    *(
+        Build(
+            match_summary.summary_kernel,
+            {"WIDTH": width, "ROW": row, "BLOCK": block},
+            DENSE,
+            (registers, registers),
+            shared=4 * warps * (warps > 1),
+            options={"num_warps": warps},
+        )
+        for width, row, block, warps, registers in (
+            (7, 352, 512, 1, 101), (11, 1344, 2048, 4, 88), (15, 3392, 4096, 8, 108),
+        )
+    ),
+    Build(
+        match_summary.probabilities_kernel,
+        {"ROW": 1344, "TILE": 32},
+        DENSE,
+        (44, 52),
+        shared=4096,
+    ),
+    Build(fit_kernels.fit_mean_kernel, {"BLOCK": 128}, DENSE, (53, 61)),
+    Build(fit_kernels.fit_gradient_kernel, {"WIDTH": 11, "BLOCK": 128}, DENSE, (53, 53)),
+    Build(
+        fit_kernels.fit_step_kernel,
+        {"BLOCK": 128},
+        DENSE | {"first": "*fp32", "second": "*fp32"},
+        (53, 61),
+    ),
+    *(
+        Build(
+            overlap.overlap_kernel,
+            {"DISPLACED": displaced, "WINDOW": window, "BLOCK": 1024},
+            LABELLED,
+            registers,
+            shared=4 * window,
+            options={"enable_fp_fusion": False},
+        )
+        for displaced, window, registers in (
+            (True, 64, (105, 102)), (True, 256, (123, 141)), (False, 256, (118, 118)),
+        )
+    ),
+    Build(
+        jacobian.jacobian_kernel,
+        {"CROP": 2, "STORED": True, "BLOCK": 256},
+        LABELLED,
+        (52, 52),
+        shared=32,
+        options={"enable_fp_fusion": False},
+    ),
+    Build(deformation.deformation_kernel, {"BLOCK": 128}, LABELLED, (137, 137), shared=32),
+    Build(similarity.correlation_kernel, {"BLOCK": 1024}, LABELLED, (79, 88), shared=32),
+    Build(
+        surface.surface_corners_kernel, {"WRITTEN": False, "BLOCK": 256}, LABELLED, (57, 59),
+        shared=16,
+    ),
+    Build(
+        surface.surface_corners_kernel, {"WRITTEN": True, "BLOCK": 256}, LABELLED, (77, 79),
+        shared=32,
+    ),
+    Build(
+        surface_distances.nearest_corner_kernel,
+        {"BLOCK": 64, "CHUNK": 32, "MOST": 64},
+        LABELLED,
+        (88, 105),
+        shared=256,
+    ),
+    Build(
+        surface_distances.surface_sums_kernel,
+        {"SHARE": 0.95, "RUN": 1024},
+        LABELLED,
+        (152, 156),
+        shared=256,
     ),
 )  # fmt: skip
 

@@ -64,10 +64,14 @@ def _keypoint_errors(pair: RegisteredPair) -> dict[str, float]:
     if ours is None or theirs is None or ours.shape != theirs.shape:
         return {}
     own = pair.grid.resampled(pair.displacement.fixed_shape)
-    here, there = (torch.from_numpy(own.world_to_voxel(one.numpy())) for one in (ours, theirs))
-    step_mm = torch.tensor(own.affine[:3, :3])
+    device = pair.displacement.vectors.device
+    here, there = (
+        torch.from_numpy(own.world_to_voxel(one.numpy(force=True))).to(device)
+        for one in (ours, theirs)
+    )
+    step_mm = torch.tensor(own.affine[:3, :3], device=device)
     if pair.moving.to_native_mm is not None:
-        step_mm = pair.moving.to_native_mm[:3, :3] @ step_mm
+        step_mm = pair.moving.to_native_mm[:3, :3].to(device) @ step_mm
     after, before = (
         landmark_measures(target_registration_error_mm(here, there, one, step_mm))
         for one in (pair.displacement, still(pair.displacement))

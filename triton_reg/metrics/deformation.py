@@ -1,5 +1,7 @@
 """What a displacement does to space: volume change, folding between voxels, bending, length."""
 
+from collections.abc import Callable
+from math import ceil, floor, prod
 from typing import NamedTuple
 
 import numpy as np
@@ -8,7 +10,7 @@ from torch import Tensor
 
 from triton_reg.displacement import jacobian_determinant
 from triton_reg.ops.checks import check_displacement
-from triton_reg.ops.operators import array, has_kernel
+from triton_reg.ops.operators import array, check_device, has_kernel
 
 _CROP = 2  # voxels left out on each side, as in triton_reg.metrics.jacobian
 _LOWEST = 1e-3
@@ -68,8 +70,11 @@ def deformation_measures(
             f"deformation_measures: each size must be at least {2 * _CROP + 1}, got "
             f"{list(vectors.shape[2:])}"
         )
-    if not vectors.is_cpu or not has_kernel(vectors):
+    check_device("deformation_measures", vectors)
+    if not has_kernel(vectors):
         return deformation_measures_reference(vectors, spacing_mm)
+    if vectors.is_cuda:
+        return _deformation_measures_cuda(vectors, spacing_mm)
     from triton_reg.ops._cpu.deformation import sweep
 
     rows = []
@@ -100,6 +105,40 @@ def deformation_measures_reference(
     found = torch.tensor(rows, dtype=torch.float64, device=vectors.device).unbind(1)
     inverted, bent = inverted_volume(vectors), bending_energy(vectors, spacing_mm)
     return DeformationMeasures._make([*found[:5], inverted, bent, *found[5:]])
+
+
+def _deformation_measures_cuda(
+    vectors: Tensor, spacing_mm: tuple[float, float, float]
+) -> DeformationMeasures:
+    """All on the device; percentiles from sorted values, interpolated as numpy does."""
+    from triton_reg.ops._triton import deformation, jacobian
+
+    inside = prod(size - 2 * _CROP for size in vectors.shape[2:])
+    determinants = vectors.new_empty(len(vectors), inside)
+    with torch.cuda.device_of(vectors):
+        sums, _ = jacobian.jacobian_sums(vectors, _CROP, determinants)
+        lengths, inverted, bent = deformation.deformation_sweep(vectors, spacing_mm)
+    _, mean, _, learn2reg, square = (sums / inside).unbind(1)
+    sdlogj_l2r = (square - learn2reg**2).clamp_min(0).sqrt()
+    determinants = determinants.clamp_min(_LOWEST).sort(1)[0]
+    lengths = lengths.sort(1)[0]
+    logarithms = _of_sorted(determinants, (0.05, 0.5, 0.95), torch.log)
+    of_lengths = _of_sorted(lengths, (0.5, 0.95, 1.0))
+    found = [sdlogj_l2r, mean, *logarithms, inverted, bent, *of_lengths]
+    return DeformationMeasures._make(found)
+
+
+def _of_sorted(
+    values: Tensor, shares: tuple[float, ...], of: Callable[[Tensor], Tensor] = torch.Tensor.double
+) -> list[Tensor]:
+    """Percentiles ``[B]`` float64 of a rising function of values ``[B, N]`` sorted by row."""
+    # NaN come last, and make every percentile NaN
+    hidden, found = torch.where(values[:, -1].isnan(), torch.nan, 0.0), []
+    for share in shares:
+        place = share * (values.shape[1] - 1)
+        below, above = (of(values[:, index].double()) for index in (floor(place), ceil(place)))
+        found.append(below + (above - below) * (place - floor(place)) + hidden)
+    return found
 
 
 def inverted_volume(vectors: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from triton_reg.ops.operators import array
+from triton_reg.ops.operators import array, check_device
 
 _WEIGHTS = [128 >> i for i in range(8)]
 
@@ -34,7 +34,7 @@ class Surfaces(NamedTuple):
 def label_surfaces(labels: Tensor, structures: Tensor) -> Surfaces:
     """The surfaces of all structures of a label map, for :func:`surface_measures`.
 
-    Compiled on CPUs, plain torch elsewhere.
+    A kernel on CPUs and on GPUs.
 
     Args:
         labels: integers, ``[D, H, W]``; sizes below 32767.
@@ -49,24 +49,36 @@ def label_surfaces(labels: Tensor, structures: Tensor) -> Surfaces:
             f"label_surfaces: labels must be integers [D, H, W], got {labels.dtype} "
             f"{list(labels.shape)}"
         )
-    if len(structures.unique()) < len(structures) or bool((structures < 1).any()):
-        raise ValueError(
-            f"label_surfaces: structures must be above 0, each once, got {structures.tolist()}"
-        )
-    if int(labels.min()) < 0:
-        raise ValueError(f"label_surfaces: labels must not be negative, got {int(labels.min())}")
-    if not labels.is_cpu:
-        return label_surfaces_reference(labels, structures)
+    check_device("label_surfaces", labels)
+    values = structures.tolist()
+    if len(set(values)) < len(values) or min(values, default=1) < 1:
+        raise ValueError(f"label_surfaces: structures must be above 0, each once, got {values}")
+    lowest, highest = torch.stack(labels.aminmax()).tolist()
+    if lowest < 0:
+        raise ValueError(f"label_surfaces: labels must not be negative, got {lowest}")
+    structures = structures.to(labels.device, torch.int64)
+    numbers = _numbers(structures, max(highest, *values, 0))
+    if labels.is_cuda:
+        return _label_surfaces_cuda(labels, numbers, structures)
     from triton_reg.ops._cpu import surface as cpu
 
-    numbers = _numbers(labels, structures)
     found = cpu.label_surfaces(array(labels), array(numbers), len(structures))
-    return Surfaces(structures.long(), *map(torch.from_numpy, found))
+    return Surfaces(structures, *map(torch.from_numpy, found))
+
+
+def _label_surfaces_cuda(labels: Tensor, numbers: Tensor, structures: Tensor) -> Surfaces:
+    from triton_reg.ops._triton import surface as gpu
+
+    with torch.cuda.device_of(labels):
+        found = gpu.label_surfaces(labels, numbers, len(structures))
+    return Surfaces(structures, *found)
 
 
 def label_surfaces_reference(labels: Tensor, structures: Tensor) -> Surfaces:
     """Plain torch definition of :func:`label_surfaces`."""
-    numbered = F.pad(_numbers(labels, structures)[labels.long()], [1] * 6)
+    structures = structures.to(labels.device, torch.int64)
+    numbers = _numbers(structures, max(int(labels.max()), *structures.tolist(), 0))
+    numbered = F.pad(numbers[labels.long()], [1] * 6)
     depth, height, width = (size + 1 for size in labels.shape)
     window = torch.stack([
         numbered[z : z + depth, y : y + height, x : x + width]
@@ -84,16 +96,11 @@ def label_surfaces_reference(labels: Tensor, structures: Tensor) -> Surfaces:
     first, second, third = corners.unbind(1)
     order = (((owners * depth + first) * height + second) * width + third).argsort()
     counts = torch.bincount(owners, minlength=len(structures) + 1)
-    return Surfaces(
-        structures.long(), counts.cumsum(0), corners[order].short(), codes[order].byte()
-    )
+    return Surfaces(structures, counts.cumsum(0), corners[order].short(), codes[order].byte())
 
 
-def _numbers(labels: Tensor, structures: Tensor) -> Tensor:
-    """Which structure, from 1, each label value is: int32; 0 is none of them."""
-    most = max(int(labels.max()), int(structures.max()) if len(structures) else 0)
-    numbers = torch.zeros(most + 1, dtype=torch.int32, device=labels.device)
-    numbers[structures.long()] = torch.arange(
-        1, len(structures) + 1, dtype=torch.int32, device=labels.device
-    )
+def _numbers(structures: Tensor, highest: int) -> Tensor:
+    """Which structure, from 1, each label value up to the highest is: int32; 0 is none of them."""
+    numbers = torch.zeros(highest + 1, dtype=torch.int32, device=structures.device)
+    numbers[structures] = torch.arange(len(structures), device=structures.device).int() + 1
     return numbers

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from triton_reg.ops.operators import array, has_kernel
+from triton_reg.ops.operators import array, check_device, has_kernel
 
 _BINS = 32  # of each volume in the joint histogram
 _FLAT = 1e-6  # share of the largest variance below which a cube counts as flat
@@ -16,7 +16,7 @@ _FLAT = 1e-6  # share of the largest variance below which a cube counts as flat
 def ncc(fixed: Tensor, warped: Tensor, mask: Tensor) -> Tensor:
     """Normalised cross-correlation over the voxels of a mask.
 
-    Compiled for float32 on CPUs, plain torch otherwise.
+    A kernel for float32 on CPUs and GPUs, plain torch for other types.
 
     Args:
         fixed, warped: ``[B, 1, D, H, W]``.
@@ -38,14 +38,28 @@ def ncc_and_mse(fixed: Tensor, warped: Tensor, mask: Tensor) -> tuple[Tensor, Te
         ``[B]`` float64 each; the difference in squared source units, 0 where the mask is empty.
     """
     _check_shapes("ncc_and_mse", fixed, warped, mask)
-    if not fixed.is_cpu or not has_kernel(fixed, warped):
+    check_device("ncc_and_mse", fixed)
+    if not has_kernel(fixed, warped):
         return ncc_and_mse_reference(fixed, warped, mask)
+    flat = fixed.flatten(1), warped.flatten(1), mask.flatten(1)
+    if fixed.is_cuda:
+        return _of_sums(_correlation_sums_cuda(*flat))
     from triton_reg.ops._cpu.similarity import correlation_sums
 
-    arrays = [array(volume.flatten(1)) for volume in (fixed, warped, mask)]
-    sums = [correlation_sums(*pair) for pair in zip(*arrays, strict=True)]
-    columns = torch.from_numpy(np.stack(sums)).unbind(1)
-    count, first, second, first_squares, second_squares, products, apart = columns
+    sums = [correlation_sums(*pair) for pair in zip(*map(array, flat), strict=True)]
+    return _of_sums(torch.from_numpy(np.stack(sums)))
+
+
+def _correlation_sums_cuda(fixed: Tensor, warped: Tensor, mask: Tensor) -> Tensor:
+    from triton_reg.ops._triton.similarity import correlation_sums
+
+    with torch.cuda.device_of(fixed):
+        return correlation_sums(fixed, warped, mask)
+
+
+def _of_sums(sums: Tensor) -> tuple[Tensor, Tensor]:
+    """Correlation and mean squared difference from the sums ``[B, 7]`` that the kernels return."""
+    count, first, second, first_squares, second_squares, products, apart = sums.unbind(1)
     count = count.clamp_min(1)
     first_energy = first_squares - first**2 / count
     second_energy = second_squares - second**2 / count

@@ -14,7 +14,7 @@ from triton_reg.ops.distance_transform import (
     check_spacing,
     distance_transform_reference,
 )
-from triton_reg.ops.operators import array
+from triton_reg.ops.operators import array, check_device
 
 _SHARE = 0.95
 # areas that add up to the share, and distances that are the tolerance, count whatever the rounding:
@@ -48,8 +48,8 @@ def surface_measures(
     """Distances between the fixed and the warped surface of every structure.
 
     As DeepMind's ``surface-distance`` defines them (Nikolov et al., "Clinically applicable
-    segmentation of head and neck anatomy", J Med Internet Res 23, 2021). Compiled on CPUs, plain
-    torch elsewhere.
+    segmentation of head and neck anatomy", J Med Internet Res 23, 2021). Kernels on CPUs and on
+    GPUs.
 
     Args:
         fixed, warped: of label maps on one grid, with the same structures.
@@ -67,7 +67,8 @@ def surface_measures(
     check_spacing("surface_measures", spacing_mm)
     if not tolerance_mm >= 0:
         raise ValueError(f"surface_measures: tolerance_mm must not be negative, got {tolerance_mm}")
-    sums = _sums if fixed.corners.is_cpu else _sums_reference
+    check_device("surface_measures", fixed.corners)
+    sums = _sums_cuda if fixed.corners.is_cuda else _sums
     return _measures(fixed, warped, spacing_mm, tolerance_mm, sums)
 
 
@@ -104,18 +105,39 @@ def _sums(one: Surfaces, other: Surfaces, spacing: Spacing, tolerance: float) ->
     """Compiled version of :func:`_sums_reference`."""
     from triton_reg.ops._cpu.surface_distances import surface_sums
 
-    # in units of the least spacing, the float32 squares of an isotropic grid are exact
-    unit = min(spacing)
-    squares = (np.array(spacing) / unit) ** 2
-    limits = _SHARE * (1 - _AREA_SLACK), (tolerance / unit * (1 + _DISTANCE_SLACK)) ** 2
+    unit, squares, limits = _in_units(spacing, tolerance)
     sums = np.full((len(one.structures), 5), np.nan)
     areas = array(surface_areas(spacing)[one.codes.long()])
     surface_sums(
         array(one.starts), array(one.corners), areas, array(other.starts), array(other.corners),
-        squares, limits, sums,
+        np.array(squares), limits, sums,
     )  # fmt: skip
     sums[:, [_WEIGHTED, _PERCENTILE, _GREATEST]] *= unit
     return torch.from_numpy(sums)
+
+
+def _sums_cuda(one: Surfaces, other: Surfaces, spacing: Spacing, tolerance: float) -> Tensor:
+    """The GPU's version of :func:`_sums_reference`."""
+    from triton_reg.ops._triton.surface_distances import surface_sums
+
+    unit, squares, limits = _in_units(spacing, tolerance)
+    areas = surface_areas(spacing).to(one.codes.device)[one.codes.long()]
+    with torch.cuda.device_of(areas):
+        surfaces = (one.starts, one.corners), (other.starts, other.corners)
+        sums = surface_sums(*surfaces, areas, squares, limits)
+    sums[:, [_WEIGHTED, _PERCENTILE, _GREATEST]] *= unit
+    return sums
+
+
+def _in_units(
+    spacing: Spacing, tolerance: float
+) -> tuple[float, tuple[float, float, float], tuple[float, float]]:
+    """The least spacing; in its unit, so that the float32 squares of an isotropic grid are exact,
+    the squared spacings; the share of the area, and the largest squared distance within."""
+    unit = min(spacing)
+    first, second, third = ((step / unit) ** 2 for step in spacing)
+    limits = _SHARE * (1 - _AREA_SLACK), (tolerance / unit * (1 + _DISTANCE_SLACK)) ** 2
+    return unit, (first, second, third), limits
 
 
 def _sums_reference(one: Surfaces, other: Surfaces, spacing: Spacing, tolerance: float) -> Tensor:
