@@ -26,6 +26,12 @@ from triton_reg.weights import Weights
 QUICK = ("spacing=4", "width=5", "extent=4")
 
 
+def named(value: object) -> str:
+    """What processes of one test run agree on: the assignments, no addresses of functions."""
+    is_said = isinstance(value, list) and all(isinstance(one, str) for one in value)
+    return ",".join(value) if is_said else "-"
+
+
 def config(*assignments: str) -> MethodConfig:
     return method_config("pdd_net", None, list(assignments))
 
@@ -68,7 +74,7 @@ def test_without_settings_the_method_is_as_it_comes() -> None:
         (["match_weights=3,1,1,2"], lambda m: m.weights, (3, 1, 1, 2)),
         (["prompt_labels=4"], lambda m: m.prompt_weights.labels, 4),
     ],
-    ids=str,
+    ids=named,
 )  # fmt: skip
 def test_an_assignment_is_read_as_people_write_it(assignments, read, expected) -> None:
     assert read(built(*assignments)) == expected
@@ -89,7 +95,7 @@ def test_an_assignment_is_read_as_people_write_it(assignments, read, expected) -
         (["smoothing=median"], "smoothing: Input should be 'min_convolution'"),
         (["radius=2"], "unknown setting 'radius'. Settings of pdd_net: preset, features"),
     ],
-    ids=str,
+    ids=named,
 )
 def test_wrong_settings_say_what_is_possible(assignments: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=message):

@@ -4,6 +4,8 @@ import csv
 import json
 import re
 import shutil
+import subprocess
+import sys
 from itertools import permutations
 from pathlib import Path
 
@@ -278,3 +280,33 @@ def test_settings_go_to_the_method_the_training_or_its_schedule() -> None:
     (stage,) = config.method.stages
     assert isinstance(stage, EvenSearch)
     assert stage.voxel == (1, 1, 2)
+
+
+@pytest.mark.slow
+def test_processes_of_torchrun_train_what_one_does(store: CohortStore, tmp_path: Path) -> None:
+    command = [str(store.path), "--steps", "4", "--set", "pairs=2", *QUICK]
+    bin_folder = Path(sys.executable).parent
+    for out, start in {
+        "alone": [bin_folder / "cohort"],
+        "together": [
+            bin_folder / "torchrun", "--standalone", "--nproc-per-node", "2", "--no-python",
+            bin_folder / "cohort",
+        ],
+    }.items():  # fmt: skip
+        whole_command = [*start, "train", command[0], tmp_path / out, *command[1:]]
+        done = subprocess.run(whole_command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("parameters") == 2  # one process speaks
+    models = [
+        load_model(tmp_path / out / "all" / "model.safetensors") for out in ("alone", "together")
+    ]
+    assert models[0].fingerprint == models[1].fingerprint
+
+
+def test_a_device_that_is_not_there_is_refused(
+    cohort: Cohort, store: CohortStore, tmp_path
+) -> None:
+    assert "need cpu or cuda" in cohort("train", store.path, tmp_path, "--device", "tpu").err
+    if not torch.cuda.is_available():
+        shown = cohort("train", store.path, tmp_path, "--device", "cuda")
+        assert "torch finds no GPU here" in shown.err

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 
 from cohort import terminal
@@ -13,8 +14,10 @@ from cohort.options import Config, Json, Store
 from cohort.report.training import write_training_report
 from cohort.studies.train import News, Trained, train
 from cohort.studies.training_plan import TrainingTask
+from triton_reg.training.parallel import group_of_torchrun, leads
 
 _SUPERVISIONS = ("labels", "mind")
+_DEVICES = ("cpu", "cuda")
 
 
 def train_command(
@@ -45,16 +48,25 @@ def train_command(
             "--set", help="KEY=VALUE, a setting of the method or of the training; repeatable."
         ),
     ] = None,
+    device: Annotated[
+        str, typer.Option(help="cpu, or cuda; with torchrun a GPU for each process.")
+    ] = "cpu",
     json: Json = False,
 ) -> None:
     """Train the features of a method on the subjects of a store.
 
     Writes a model, its curve and its scores for each fold, and a report. The same command again
     goes on where it was. `cohort register STORE RUN --method pdd_net --set features=obelisk --set
-    weights=OUT/fold-1/model.safetensors` registers with a model.
+    weights=OUT/fold-1/model.safetensors` registers with a model. `torchrun --nproc-per-node 8
+    --no-python cohort train STORE OUT --device cuda --set pairs=8` shares the pairs of each step
+    among eight GPUs.
     """
     if supervision not in _SUPERVISIONS:
         raise UsageError("E_SETTING", f"--supervision is {supervision!r}; need labels or mind")
+    if device not in _DEVICES:
+        raise UsageError("E_SETTING", f"--device is {device!r}; need cpu or cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("E_SETTING", "--device cuda: torch finds no GPU here")
     opened = CohortStore.open(store)
     chosen = training_config(
         method,
@@ -66,7 +78,10 @@ def train_command(
         seed=seed,
     )
     task = TrainingTask(*chosen, folds=folds or 0, train_scans=train_scans)
-    with terminal.progress_bar("training", quiet=json) as update:
+    with (
+        group_of_torchrun(device) as own,
+        terminal.progress_bar("training", quiet=json or not leads()) as update,
+    ):
 
         def told(news: News) -> None:
             dice = "" if news.dice is None else f", Dice {news.dice:.3f}"
@@ -77,7 +92,14 @@ def train_command(
             if not json:
                 terminal.say(f"{name}: {parameters:,} parameters")
 
-        found = train(opened, out, task, only=fold, told=told, started=started)
+        given = {"only": fold, "device": own}
+        found = train(opened, out, task, **given, told=told, started=started)
+        is_first = leads()
+    if is_first:
+        _tell(out, found, json=json)
+
+
+def _tell(out: Path, found: list[Trained], *, json: bool) -> None:
     page = write_training_report(out)
     if json:
         models = [{"fold": one.name, "model": one.model, "card": one.card} for one in found]

@@ -9,7 +9,7 @@ from torch import Tensor
 from cohort.data.geometry import Grid
 from cohort.engine.scan import Scan
 from triton_reg import Displacement
-from triton_reg.metrics.overlap import label_counts
+from triton_reg.metrics.overlap import label_counts, warped_label_counts
 from triton_reg.ops.resize import Shape
 
 
@@ -96,6 +96,11 @@ class RegisteredPair:
     @cached_property
     def counts_after(self) -> Tensor:
         """:func:`label_counts` of :attr:`labels_after`."""
+        fixed, moving = self.fixed.labels, self.moving.labels
+        if fixed is not None and fixed.is_cuda and moving is not None and not self.is_masked:
+            # one sweep; on a CPU the warped labels are made once for this and for surfaces
+            bins = self.counts_before.shape[1]
+            return warped_label_counts(fixed, moving, self.displacement, bins)
         return label_counts(*self.labels_after, self.counts_before.shape[1])
 
     @cached_property

@@ -32,6 +32,7 @@ from cohort.studies.training_plan import Fold, TrainingTask, open_training
 from triton_reg import PDDNet
 from triton_reg.methods.pdd_model import save_model
 from triton_reg.training.folds import shuffled
+from triton_reg.training.parallel import leads, wait_for_all
 from triton_reg.training.pdd_net import PDDTraining
 from triton_reg.training.scans import PairScore, Scans, pair_scores
 from triton_reg.training.validated import ValidatedTraining
@@ -66,6 +67,7 @@ def train(
     task: TrainingTask,
     *,
     only: int | None = None,
+    device: torch.device | None = None,
     told: Callable[[News], None] | None = None,
     started: Callable[[str, int], None] | None = None,
 ) -> list[Trained]:
@@ -78,6 +80,8 @@ def train(
         out: folder of the training; ``OUT/fold-K`` is that of a fold.
         task: see :class:`TrainingTask`.
         only: number of the one fold to train, from 1.
+        device: where it is trained; the CPU. Processes of a ``torch.distributed`` group share the
+            pairs of each step, and the first of them writes.
         told: called after each step.
         started: called with the name of each fold that is trained now, and how many parameters
             it learns.
@@ -87,56 +91,79 @@ def train(
             are too few subjects or labels, or no such fold.
         SubjectError, StorageError: if a subject or a file cannot be read or written.
     """
+    if leads():
+        open_training(out, store, task)
+    wait_for_all()
     folds = open_training(out, store, task)
     if only is not None:
         if not 1 <= only <= len(folds):
             raise UsageError("E_TRAIN", f"--fold {only}: there are folds 1 to {len(folds)}")
         folds = folds[only - 1 : only]
     with one_thread():
-        found = [_trained(store, out / fold.name, task, fold, told, started) for fold in folds]
-    gather_scores(out)
-    return found
+        for fold in folds:
+            model = out / fold.name / MODEL
+            if not model.exists():
+                _train_fold(store, out / fold.name, task, fold, device, told, started)
+            wait_for_all()
+    if leads():
+        gather_scores(out)
+    return [_found(out / fold.name, fold) for fold in folds]
 
 
-def _trained(
+def _found(folder: Path, fold: Fold) -> Trained:
+    return Trained(fold.name, folder / MODEL, json.loads((folder / CARD).read_text()))
+
+
+def _train_fold(
     store: CohortStore,
     folder: Path,
     task: TrainingTask,
     fold: Fold,
+    device: torch.device | None,
     told: Callable[[News], None] | None,
     started: Callable[[str, int], None] | None,
-) -> Trained:
-    """One fold; nothing is done where its model is there."""
-    model = folder / MODEL
-    if model.exists():
-        return Trained(fold.name, model, json.loads((folder / CARD).read_text()))
+) -> None:
+    """Until the fold has a model."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise storage_error(folder, error) from error
-    learned = _read(store, fold.training, task)
-    validation = _read(store, fold.validation, task) if fold.validation else None
+    place = device or torch.device("cpu")
+    learned = _read(store, fold.training, task).to(place)
+    validation = _read(store, fold.validation, task).to(place) if fold.validation else None
     structures = learned.structures
     training = PDDTraining(learned, task.settings, task.method)
     course = ValidatedTraining(training, validation, structures, task.schedule)
     _resume(course, folder / _CHECKPOINT)
-    if started is not None:
+    if started is not None and leads():
         started(fold.name, training.parameter_count)
     while not course.is_over:
         course.step()
-        if training.done % _CHECKPOINT_EVERY == 0:
+        if training.done % _CHECKPOINT_EVERY == 0 and leads():
             _keep(course, folder / _CHECKPOINT)
-        if told is not None:
+        if told is not None and leads():
             told(_news(course, fold.name))
+    if leads():
+        _write_fold(store, folder, task, fold, course, structures)
+
+
+def _write_fold(
+    store: CohortStore,
+    folder: Path,
+    task: TrainingTask,
+    fold: Fold,
+    course: ValidatedTraining,
+    structures: Tensor,
+) -> None:
+    """Scores, card and model of a fold that is over."""
     method = course.result()
     scores = _scored(store, task, fold, method, structures)
     card = model_card(store, task, fold, course, scores)
     write_atomic(folder / HISTORY, history_table(course))
     write_atomic(folder / SCORES, score_table(fold, scores))
     write_atomic(folder / CARD, to_json(card))
-    save_model(model, method, card)  # last: it says that the fold is done
+    save_model(folder / MODEL, method, card)  # last: it says that the fold is done
     (folder / _CHECKPOINT).unlink(missing_ok=True)
-    return Trained(fold.name, model, card)
 
 
 def _read(store: CohortStore, names: tuple[str, ...], task: TrainingTask) -> Scans:

@@ -165,7 +165,7 @@ class PDDNet:
         found = []
         for row, some in enumerate(pairs.split(at_once)):
             target, source = (
-                [_at_least_float32(part.index_select(0, rows)) for part in features]
+                [_at_least_float32(part[rows]) for part in features]
                 for features, rows in zip((fixed, moving), some.long().unbind(1), strict=True)
             )
             told = None if prompts is None else prompts.of(row)

@@ -1,6 +1,7 @@
 """One step of a training by several processes: each takes its share, and all add up gradients."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -8,6 +9,41 @@ import torch.distributed as dist
 from torch import Tensor
 
 Item = TypeVar("Item")
+
+
+@contextmanager
+def group_of_torchrun(device: str) -> Iterator[torch.device]:
+    """Join the processes that ``torchrun`` started with this one; without it, train alone.
+
+    Args:
+        device: ``"cpu"``, or ``"cuda"``: each process then has a GPU of its own.
+
+    Yields:
+        The device of this process.
+    """
+    if not dist.is_torchelastic_launched():
+        yield torch.device(device)
+        return
+    dist.init_process_group("nccl" if device == "cuda" else "gloo")
+    try:
+        own = torch.device(device)
+        if device == "cuda":
+            own = torch.device(device, dist.get_rank() % torch.cuda.device_count())
+            torch.cuda.set_device(own)
+        yield own
+    finally:
+        dist.destroy_process_group()
+
+
+def leads() -> bool:
+    """Whether this is the one process of its group that writes and speaks."""
+    return _processes() == 1 or dist.get_rank() == 0
+
+
+def wait_for_all() -> None:
+    """Until every process of the group is here."""
+    if _processes() > 1:
+        dist.barrier()
 
 
 def check_shares(count: int) -> None:

@@ -44,6 +44,10 @@ class Scans(NamedTuple):
             torch.ones_like(volumes) if masks is None else masks,
         )
 
+    def to(self, device: torch.device) -> "Scans":
+        """The same on another device."""
+        return Scans(*(one.to(device) for one in self))
+
     def only(self, rows: Sequence[int]) -> "Scans":
         """Some of the subjects, in this order."""
         chosen = torch.as_tensor(rows, dtype=torch.int64)
@@ -84,7 +88,7 @@ def pair_scores(
     with torch.inference_mode():
         prepared = [method.prepare(scans.volumes[[row]], scans.masks[[row]]) for row in rows]
         for fixed, moving in pairs:
-            pair = torch.zeros(1, 2, dtype=torch.int32)
+            pair = torch.zeros(1, 2, dtype=torch.int32, device=scans.volumes.device)
             given = prepared[at[fixed]], prepared[at[moving]]
             displacement = method.register(*given, pair).displacement
             labels = scans.labels[[moving]]
