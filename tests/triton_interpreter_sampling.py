@@ -78,6 +78,16 @@ def test_a_volume_is_warped_to_another_grid(padding: str) -> None:
     assert torch.equal(found, expected)
 
 
+def test_along_an_axis_of_one_voxel_nothing_moves() -> None:
+    volume, displacement = batch((4, 1, 9), 2, 1, seed=1), vectors((4, 1, 9), 2.5, 1, seed=2)
+    found = warping.warp(volume, displacement, (4, 1, 9), interpolation="nearest")
+    assert torch.equal(found, warp_reference(volume, displacement, (4, 1, 9), "nearest"))
+    found = warping.warp(volume, displacement, (4, 1, 9))
+    assert_as_good_as_float32(
+        found, lambda v, d: warp_reference(v, d, (4, 1, 9)), volume, displacement
+    )
+
+
 def test_halves_go_to_the_even_voxel() -> None:
     volume = torch.arange(6.0).view(1, 1, 1, 1, 6)
     displacement = torch.zeros(1, 3, 1, 1, 6)

@@ -121,6 +121,10 @@ def warp_kernel(
         pz += tl.load(row, mask=inside, other=0.0)
         py += tl.load(row + voxels, mask=inside, other=0.0)
         px += tl.load(row + 2 * voxels, mask=inside, other=0.0)
+    # along an axis of one voxel there is nowhere to go, whatever the displacement says
+    pz = tl.where(z * 0 + depth > 1, pz, 0.0)
+    py = tl.where(y * 0 + height > 1, py, 0.0)
+    px = tl.where(x * 0 + width > 1, px, 0.0)
     if BORDER:
         pz = tl.minimum(tl.maximum(pz, 0.0), depth - 1.0)
         py = tl.minimum(tl.maximum(py, 0.0), height - 1.0)
