@@ -20,8 +20,12 @@ from triton_reg.ops._cpu.dense_cost import dense_cost
 from triton_reg.ops._cpu.layout import scratch
 from triton_reg.ops._cpu.match_summary import summarise_plane
 from triton_reg.ops.dense_cost import dense_cost_reference
-from triton_reg.ops.dense_match import DenseMatch, dense_match, dense_match_reference
-from triton_reg.ops.dense_match import _summary as summary  # the last stage has no other name
+from triton_reg.ops.dense_match import (
+    DenseMatch,
+    dense_match,
+    dense_match_reference,
+    summary_reference,
+)
 from triton_reg.ops.grid_filter import grid_filter_reference
 from triton_reg.ops.instance_fit import FitSettings, instance_fit, instance_fit_reference
 from triton_reg.ops.lattice import Lattice
@@ -104,8 +108,8 @@ def stages() -> dict[str, Case]:
             summarise_plane(volume, plane, lattice.width, one, False, *found)
         return torch.from_numpy(np.concatenate([found[0], found[1][None], found[2]]))
 
-    def summary_reference() -> Tensor:
-        found = summary(-cost, lattice, keep_probabilities=False)
+    def summarised() -> Tensor:
+        found = summary_reference(-cost, lattice, keep_probabilities=False)
         return torch.cat([found.mean[0], found.entropy, found.covariance[0]]).flatten(2)
 
     def spread_reference() -> Tensor:
@@ -126,7 +130,7 @@ def stages() -> dict[str, Case]:
         "round of exact messages 29³ x 11³": Case(
             exact_reference, lambda: spread(exact), 8 * n, (ROUND + 3 * (2 * 11 - 9)) * n
         ),
-        "summary 29³ x 11³": Case(summary_reference, summarise, 4 * n, SUMMARY * n),
+        "summary 29³ x 11³": Case(summarised, summarise, 4 * n, SUMMARY * n),
     }
 
 

@@ -21,9 +21,12 @@ from triton_reg.ops._triton.instance_fit import instance_fit
 from triton_reg.ops._triton.match_summary import summarise, write_probabilities
 from triton_reg.ops._triton.min_convolution import exact_min_convolution, pooled_min_convolution
 from triton_reg.ops.dense_cost import dense_cost_reference
-from triton_reg.ops.dense_match import DenseMatch, dense_match_reference
-from triton_reg.ops.dense_match import _anchor_cost as anchor_cost
-from triton_reg.ops.dense_match import _summary as summary_reference
+from triton_reg.ops.dense_match import (
+    DenseMatch,
+    anchor_cost_reference,
+    dense_match_reference,
+    summary_reference,
+)
 from triton_reg.ops.grid_filter import grid_filter_reference
 from triton_reg.ops.instance_fit import FitSettings, instance_fit_reference
 from triton_reg.ops.lattice import Lattice
@@ -130,7 +133,7 @@ def test_channels_add_up_and_anchors_count_once(
 
     def definition(fixed: Tensor, moving: Tensor, pulls: Tensor) -> Tensor:
         cost = WEIGHTS[0] * dense_cost_reference(fixed, moving, SMALL)
-        return cost + anchor_cost(pulls, SMALL)
+        return cost + anchor_cost_reference(pulls, SMALL)
 
     like = definition(fixed, moving, pulls)
     assert_as_good_as_float32(volume(found, like), definition, fixed, moving, pulls)

@@ -101,16 +101,24 @@ def dense_match_reference(
     scale, kept, spread, sharpness = weights
     cost = scale * dense_cost_reference(fixed, moving, lattice)
     if anchors is not None:
-        cost = cost + _anchor_cost(anchors, lattice)
+        cost = cost + anchor_cost_reference(anchors, lattice)
     message = cost
     for iteration in range(settings.iterations):
         belief = cost if iteration == 0 else kept * cost + spread * message
         message = _smoothed(belief, lattice.width, settings)
-    return _summary(-sharpness * message, lattice, keep_probabilities)
+    return summary_reference(-sharpness * message, lattice, keep_probabilities)
 
 
-def _anchor_cost(anchors: Tensor, lattice: Lattice) -> Tensor:
-    """Weighted squared distance of every label to each control point's anchor."""
+def anchor_cost_reference(anchors: Tensor, lattice: Lattice) -> Tensor:
+    """Weighted squared distance of every label to each control point's anchor.
+
+    Args:
+        anchors: ``[B, 4, d, h, w]``, a displacement in label steps and a weight.
+        lattice: whose labels are meant.
+
+    Returns:
+        ``[B, L, d, h, w]``.
+    """
     steps = lattice.steps(anchors)
     labels = torch.cartesian_prod(steps, steps, steps).view(1, -1, 3, 1, 1, 1)
     distance = (labels - anchors[:, None, :3]).square().sum(2)
@@ -127,7 +135,8 @@ def _smoothed(belief: Tensor, width: int, settings: MatchSettings) -> Tensor:
     return grid_filter_reference(belief, settings.taps)
 
 
-def _summary(logits: Tensor, lattice: Lattice, keep_probabilities: bool) -> DenseMatch:
+def summary_reference(logits: Tensor, lattice: Lattice, keep_probabilities: bool) -> DenseMatch:
+    """What ``softmax_l(logits)`` says of every control point; logits ``[B, L, d, h, w]``."""
     probabilities = logits.softmax(1)
     entropy = -(probabilities * logits.log_softmax(1)).sum(1)
     steps = lattice.steps(logits)
