@@ -1,6 +1,7 @@
 """Which pairs: the designs that ``--pairs`` names."""
 
 import csv
+import math
 from pathlib import Path
 
 import numpy as np
@@ -90,3 +91,12 @@ def _read_pairs(path: Path, indices: dict[str, int]) -> np.ndarray:
             raise UsageError("E_PAIRS", f"{where} has {fault}: {row['fixed']}, {row['moving']}")
         pairs[fixed, moving] = None
     return np.array(list(pairs))
+
+
+def tile_side(pairs: int) -> int:
+    """Side of a tile in subjects for so many pairs.
+
+    At least some forty tiles, so that a few workers end together, and at most 8 x 8 pairs; of
+    millions of pairs more, up to 32 x 32, so that the parts stay few enough to be read quickly.
+    """
+    return max(1, min(8, math.isqrt(pairs // 40)), min(32, math.isqrt(pairs // 1000)))

@@ -2,14 +2,11 @@
 
 import hashlib
 import json
-import math
-import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -24,11 +21,12 @@ from cohort.engine.atlas import (
     kept_atlas,
     removed_on_failure,
 )
-from cohort.engine.pairs import select_pairs
-from cohort.engine.spec import SCHEMA, RunSpec, differences
+from cohort.engine.pairs import select_pairs, tile_side
+from cohort.engine.spec import SCHEMA, RunSpec, current_versions, differences
 from cohort.errors import StorageError, UsageError
 
 _PAIRS_FILE = "pairs.csv"
+Choice = TypeVar("Choice")
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,7 @@ def make_plan(
     outside = atlas.subject_ids[0] if atlas else None
     design = _with_subject(settings.pairs or "all", outside)
     pairs = select_pairs(design, tuple(digests), settings.seed or 0)
-    tile_size = settings.tile_size or _tile_size(len(pairs))
+    tile_size = settings.tile_size or tile_side(len(pairs))
     facts = {
         "store_digest": inventory.digest,
         "subject_digests": list(digests.values()),
@@ -112,7 +110,7 @@ def make_plan(
         "has_truth": inventory.has_truth,
         "n_pairs": len(pairs),
         "n_tiles": len(set(_blocks(pairs, tile_size))),
-        "versions": _versions(),
+        "versions": current_versions(),
     })  # fmt: skip
     return spec, pairs
 
@@ -157,15 +155,11 @@ def open_run(run_dir: Path, store: CohortStore, settings: PlanSettings) -> RunSp
     own = PlanSettings(
         settings.method or existing.method,
         settings.pairs or _pairs(run_dir, existing),
-        existing.seed if settings.seed is None else settings.seed,
+        _said(settings.seed, existing.seed),
         settings.tile_size or existing.tile_size,
         settings.trust_code,
-        metrics=existing.metrics if settings.metrics is None else settings.metrics,
-        keep_uncertainty=(
-            existing.keep_uncertainty
-            if settings.keep_uncertainty is None
-            else settings.keep_uncertainty
-        ),
+        metrics=_said(settings.metrics, existing.metrics),
+        keep_uncertainty=_said(settings.keep_uncertainty, existing.keep_uncertainty),
     )
     asked, _ = make_plan(store, own, kept_atlas(run_dir) if existing.atlas else None)
     if existing.plan_digest != asked.plan_digest:
@@ -173,6 +167,10 @@ def open_run(run_dir: Path, store: CohortStore, settings: PlanSettings) -> RunSp
         message = f"{run_dir} holds a run with another plan: {differing}"
         raise UsageError("E_PLAN_MISMATCH", f"{message}. Choose another folder for a new run")
     return existing
+
+
+def _said(asked: Choice | None, planned: Choice) -> Choice:
+    return planned if asked is None else asked
 
 
 def _first_plan(
@@ -215,12 +213,6 @@ def _blocks(pairs: np.ndarray, tile_size: int) -> list[tuple[int, int]]:
     return [(int(row), int(column)) for row, column in pairs // tile_size]
 
 
-def _tile_size(pairs: int) -> int:
-    """At least some forty tiles, so that a few workers end together, and at most 8 x 8 pairs; of
-    millions of pairs more, up to 32 x 32, so that the parts stay few enough to be read quickly."""
-    return max(1, min(8, math.isqrt(pairs // 40)), min(32, math.isqrt(pairs // 1000)))
-
-
 def _make_folder(run_dir: Path) -> None:
     try:
         _refuse_other_content(run_dir)
@@ -253,8 +245,3 @@ def _refuse_other_content(run_dir: Path) -> None:
             f"{run_dir} is no run and not empty (it holds {min(foreign).relative_to(run_dir)}); "
             "need a new or an empty folder",
         )
-
-
-def _versions() -> dict[str, str]:
-    names = ("triton-reg", "torch", "numpy", "zarr", "distributed")
-    return {"python": platform.python_version(), **{name: version(name) for name in names}}

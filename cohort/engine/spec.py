@@ -1,6 +1,8 @@
 """The facts of a run, as ``run.json`` keeps them, and how those of two runs differ."""
 
+import platform
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -100,3 +102,9 @@ def _choices(spec: RunSpec) -> dict[str, Any]:
     own["keep_uncertainty"] = spec.keep_uncertainty
     own["metrics"] = ",".join(spec.metrics) or "none"
     return {**own, "method": spec.method.name, **settings}
+
+
+def current_versions() -> dict[str, str]:
+    """Of Python and of the libraries that results depend on."""
+    names = ("triton-reg", "torch", "numpy", "zarr", "distributed")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}

@@ -26,7 +26,6 @@ from triton_reg.ops.warp import warp
 _ARITHMETIC = 1
 # on a GPU: as many cost volumes as its memory surely holds
 _PAIRS_AT_ONCE = 8
-_TWO_WARP_ALPHAS = (1.1337, 1.0533, -0.7469, 1.1337)
 
 Composition = Literal["control", "full"]
 
@@ -110,7 +109,7 @@ class PDDNet:
                 CubeSearch(count=29, width=11, share=0.25),
                 CubeSearch(count=39, width=11, share=0.15),
             ),
-            weights=_TWO_WARP_ALPHAS,
+            weights=(1.1337, 1.0533, -0.7469, 1.1337),
             match=MatchSettings(),
             fit=FitSettings(),
             composition="full",
