@@ -26,7 +26,7 @@ class Report:
     """Rows as they are measured, each printed at once."""
 
     about: dict[str, str]
-    name: str = "voxelopt_gpu"
+    name: str
     rows: list[dict[str, str]] = field(default_factory=list)
     bytes_per_us: float = 0.0
 

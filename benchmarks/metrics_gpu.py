@@ -16,7 +16,6 @@ arithmetic: their row has no floor. ``pair`` rows end with values on the host, a
 # ruff: noqa: T201
 
 import argparse
-import datetime
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -24,11 +23,11 @@ from functools import lru_cache, partial
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor
 
+from benchmarks.gpu_sections import DEVICE, bandwidth, run_benchmark
 from benchmarks.gpu_timing import Report, median_launch_us, median_us
-from benchmarks.voxelopt_gpu import DEVICE, FULL, HALF, bandwidth, run_section
+from benchmarks.voxelopt_gpu import FULL, HALF
 from benchmarks.voxelopt_parity import Shape, noise
 from triton_reg import Displacement
 from triton_reg.metrics import deformation, jacobian, overlap, similarity, surface
@@ -210,24 +209,7 @@ def main() -> int:
     argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     ).parse_args()
-    if not torch.cuda.is_available():
-        print(f"no GPU was found: torch {torch.__version__} sees no CUDA device", file=sys.stderr)
-        return 2
-    card = torch.cuda.get_device_properties(DEVICE)
-    about = {
-        "card": card.name,
-        "torch": torch.__version__,
-        "triton": triton.__version__,
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-    }
-    print(about)
-    report = Report(about, "metrics_gpu")
-    if not run_section(parity, report):
-        print("parity failed: nothing is timed", file=sys.stderr)
-        return 1
-    good = [run_section(section, report) for section in (bandwidth, kernels, pairs)]
-    report.write()
-    return 0 if all(good) else 1
+    return run_benchmark("metrics_gpu", parity, (bandwidth, kernels, pairs))
 
 
 if __name__ == "__main__":

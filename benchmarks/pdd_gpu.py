@@ -13,15 +13,13 @@ a whole search is the sum over its kernels.
 
 # ruff: noqa: T201
 
-import datetime
 import sys
-import traceback
 from collections.abc import Callable
 from functools import partial
 
 import torch
-import triton
 
+from benchmarks.gpu_sections import DEVICE, bandwidth, run_benchmark
 from benchmarks.gpu_timing import Report, median_launch_us, median_us
 from benchmarks.pdd_gpu_cases import SEARCHES, STAGES, Search, launches, weights
 from benchmarks.pdd_parity import SETTINGS, check_batch, check_fit, check_match, sides
@@ -30,7 +28,6 @@ from triton_reg.ops._triton.instance_fit import instance_fit
 from triton_reg.ops.dense_match import dense_match_reference
 from triton_reg.ops.instance_fit import FitSettings, instance_fit_reference
 
-DEVICE = torch.device("cuda")
 BATCHES = (1, 8, 32)
 
 
@@ -47,15 +44,6 @@ def parity(report: Report) -> None:
     print(f"  {check_match('pooled', (64, 53, 85), (29, 29, 29), 11, 24, DEVICE)}", flush=True)
     for graphs in (False, True):
         print(f"  {check_fit((9, 11, 7), 7, 50, DEVICE, graphs)}", flush=True)
-
-
-def bandwidth(report: Report) -> None:
-    """The rate of a copy within the card's memory, which all floors are measured by."""
-    source = torch.ones(2**28, device=DEVICE)
-    target = torch.empty_like(source)
-    time_us = median_us(lambda: target.copy_(source))
-    report.bytes_per_us = 2 * source.numel() * source.element_size() / time_us
-    report.add("copy", f"{report.bytes_per_us / 1e6:.2f} TB/s", time_us=time_us)
 
 
 def kernels(report: Report) -> None:
@@ -141,38 +129,5 @@ def reference(report: Report) -> None:
     report.add("reference", "fit", time_us=median_us(fit, 3), shape=search.points, batch=1)
 
 
-def run_section(section: Callable[[Report], None], report: Report) -> bool:
-    """Whether it went well; an error is printed and leaves the rows of other sections alone."""
-    print(f"{section.__name__}: {section.__doc__}", flush=True)
-    try:
-        section(report)
-    except Exception:
-        traceback.print_exc()
-        return False
-    return True
-
-
-def main() -> int:
-    if not torch.cuda.is_available():
-        print(f"no GPU was found: torch {torch.__version__} sees no CUDA device", file=sys.stderr)
-        return 2
-    card = torch.cuda.get_device_properties(DEVICE)
-    about = {
-        "card": card.name,
-        "torch": torch.__version__,
-        "triton": triton.__version__,
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-    }
-    print(f"{about}, {card.total_memory / 2**30:.0f} GiB, {card.multi_processor_count} SMs")
-    report = Report(about, "pdd_gpu")
-    if not run_section(parity, report):
-        print("parity failed: nothing is timed", file=sys.stderr)
-        return 1
-    sections = (bandwidth, kernels, matches, fits, reference)
-    good = [run_section(section, report) for section in sections]
-    report.write()
-    return 0 if all(good) else 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_benchmark("pdd_gpu", parity, (bandwidth, kernels, matches, fits, reference)))

@@ -9,17 +9,10 @@ the search and the regulariser, not the published results. The defaults were cho
 these six pairs in view. Rows are written to ``benchmarks/results/pdd_quality.csv``.
 """
 
-# ruff: noqa: T201
-
-import argparse
-import csv
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import torch
-
-from benchmarks.voxelopt_quality import COLUMNS, PUBLISHED, measure, prepared
+from benchmarks.voxelopt_quality import write_quality
 from triton_reg import EvenSearch, FitSettings, MatchSettings, MindSSC, PDDNet
 
 RESULTS = Path(__file__).parent / "results" / "pdd_quality.csv"
@@ -61,23 +54,5 @@ def with_match(**changes: object) -> PDDNet:
     return replace(DEFAULT, match=match)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("data", type=Path, help="ixi6_affine_2mm.npz")
-    torch.set_num_threads(1)
-    with np.load(parser.parse_args().data) as data:
-        volumes = torch.from_numpy(data["vols"])
-        labels = torch.from_numpy(data["labs"].astype(np.int32))
-    with torch.inference_mode(), RESULTS.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        published = prepared(PUBLISHED, volumes)
-        for name, method in tried().items():
-            row = name, *measure(method, published, volumes, labels)
-            writer.writerow(row)
-            file.flush()
-            print(*row, sep="  ", flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    write_quality(__doc__, RESULTS, tried)

@@ -14,17 +14,15 @@ below 1.
 
 # ruff: noqa: T201
 
-import datetime
 import itertools
 import sys
-import traceback
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
-import triton
 
+from benchmarks.gpu_sections import DEVICE, bandwidth, run_benchmark
 from benchmarks.gpu_timing import Report, median_launch_us, median_us
 from benchmarks.voxelopt_cases import Shape, kernel_cases, subject_cases
 from benchmarks.voxelopt_parity import (
@@ -52,7 +50,6 @@ PARITY_SHAPES = ((48, 40, 64), (50, 43, 61), HALF, FULL)
 SCHEDULES: tuple[tuple[int, ...] | None, ...] = (
     None, (1, 1, 1, 1, 1), (1, 8, 64, 64, 64), (2, 16, 64, 64, 64), (4, 32, 64, 64, 64),
 )  # fmt: skip
-DEVICE = torch.device("cuda")
 
 
 def parity(report: Report) -> None:
@@ -65,15 +62,6 @@ def parity(report: Report) -> None:
         print("  " + "\n  ".join(lines), flush=True)
     for precision in ("exact", "fast"):
         print(f"  {check_batches((50, 43, 61), DEVICE, precision)}", flush=True)
-
-
-def bandwidth(report: Report) -> None:
-    """The rate of a copy within the card's memory, which all floors are measured by."""
-    source = torch.ones(2**28, device=DEVICE)
-    target = torch.empty_like(source)
-    time_us = median_us(lambda: target.copy_(source))
-    report.bytes_per_us = 2 * source.numel() * source.element_size() / time_us
-    report.add("copy", f"{report.bytes_per_us / 1e6:.2f} TB/s", time_us=time_us)
 
 
 def kernels(report: Report) -> None:
@@ -164,38 +152,6 @@ def reference(report: Report) -> None:
     forget_pyramids()
 
 
-def run_section(section: Callable[[Report], None], report: Report) -> bool:
-    """Whether it went well; an error is printed and leaves the rows of other sections alone."""
-    print(f"{section.__name__}: {section.__doc__}", flush=True)
-    try:
-        section(report)
-    except Exception:
-        traceback.print_exc()
-        return False
-    return True
-
-
-def main() -> int:
-    if not torch.cuda.is_available():
-        print(f"no GPU was found: torch {torch.__version__} sees no CUDA device", file=sys.stderr)
-        return 2
-    card = torch.cuda.get_device_properties(DEVICE)
-    about = {
-        "card": card.name,
-        "torch": torch.__version__,
-        "triton": triton.__version__,
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-    }
-    print(f"{about}, {card.total_memory / 2**30:.0f} GiB, {card.multi_processor_count} SMs")
-    report = Report(about)
-    if not run_section(parity, report):
-        print("parity failed: nothing is timed", file=sys.stderr)
-        return 1
-    sections = (bandwidth, kernels, subjects, pairs, reference)
-    good = [run_section(section, report) for section in sections]
-    report.write()
-    return 0 if all(good) else 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sections = (bandwidth, kernels, subjects, pairs, reference)
+    sys.exit(run_benchmark("voxelopt_gpu", parity, sections))

@@ -16,6 +16,7 @@ import argparse
 import csv
 import statistics
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -119,22 +120,25 @@ def measure(
     return *means, f"{statistics.median(seconds):.2f}", f"{statistics.median(ratios):.2f}"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def write_quality(
+    description: str | None, results: Path, methods: Callable[[], Mapping[str, Method]]
+) -> None:
+    """Register the pairs of the arrays named on the command line with each method in turn."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("data", type=Path, help="ixi6_affine_2mm.npz")
     torch.set_num_threads(1)
     with np.load(parser.parse_args().data) as data:
         volumes = torch.from_numpy(data["vols"])
         labels = torch.from_numpy(data["labs"].astype(np.int32))
-    with torch.inference_mode(), RESULTS.open("w", newline="") as file:
+    with torch.inference_mode(), results.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         published = prepared(PUBLISHED, volumes)
-        for name, method in tried().items():
+        for name, method in methods().items():
             row = name, *measure(method, published, volumes, labels)
             writer.writerow(row)
             print(*row, sep="  ", flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    write_quality(__doc__, RESULTS, tried)

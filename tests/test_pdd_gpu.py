@@ -41,7 +41,7 @@ def test_the_benchmark_needs_nothing_but_torch_triton_and_numpy() -> None:
 
 
 def test_bytes_of_a_search() -> None:
-    """29³ control points with 11³ labels: 130 MB of costs, which two rounds pass ten times."""
+    """29³ control points with 11³ labels: 130 MB of costs, read or written fifteen times."""
     first = STAGES[0]
     assert first.volume_bytes == 29**3 * 1344 * 4
     once, volume = first.bytes(keep=False), first.volume_bytes

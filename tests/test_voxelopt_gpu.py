@@ -12,7 +12,7 @@ from torch import Tensor
 
 pytest.importorskip("triton", reason="triton has no package for this platform")
 
-from benchmarks import gpu_timing, voxelopt_gpu, voxelopt_parity
+from benchmarks import gpu_sections, gpu_timing, voxelopt_parity
 from benchmarks.voxelopt_roofline import Storage, kernel_bytes, launches
 from triton_reg.ops._triton.batches import pairs_a_launch
 from triton_reg.ops.register_pyramid import register_pyramid
@@ -90,7 +90,9 @@ def test_the_benchmark_needs_nothing_but_torch_triton_and_numpy() -> None:
 
 def test_a_row_knows_its_floor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_timing, "RESULTS", tmp_path)
-    report = gpu_timing.Report({"card": "Card 1 (PCIe)", "torch": "2", "triton": "3", "date": ""})
+    report = gpu_timing.Report(
+        {"card": "Card 1 (PCIe)", "torch": "2", "triton": "3", "date": ""}, "voxelopt_gpu"
+    )
     report.add("kernel", "before", time_us=5.0, bytes=4000)
     report.bytes_per_us = 1000.0
     report.add("kernel", "after", time_us=5.0, bytes=4000, shape=HALF, batch=1)
@@ -103,15 +105,15 @@ def test_a_row_knows_its_floor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_failed_section_leaves_the_others_alone(capsys: pytest.CaptureFixture[str]) -> None:
-    report = gpu_timing.Report({"card": "none"})
+    report = gpu_timing.Report({"card": "none"}, "voxelopt_gpu")
 
     def broken(_: gpu_timing.Report) -> None:
         """Fails."""
         raise RuntimeError("out of order")
 
-    assert not voxelopt_gpu.run_section(broken, report)
+    assert not gpu_sections.run_section(broken, report)
     assert "RuntimeError: out of order" in capsys.readouterr().err
-    assert voxelopt_gpu.run_section(lambda one: one.add("a", "b", time_us=1.0), report)
+    assert gpu_sections.run_section(lambda one: one.add("a", "b", time_us=1.0), report)
     assert len(report.rows) == 1
 
 

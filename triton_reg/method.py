@@ -17,7 +17,10 @@ class FeatureExtractor(Protocol):
     """A frozen dataclass of settings that turns volumes into features, subject by subject."""
 
     def __call__(self, volume: Tensor, mask: Tensor) -> Tensor:
-        """``[N, 1, D, H, W]`` in source units and a mask of that shape -> ``[N, C, D, H, W]``."""
+        """``[N, 1, D, H, W]`` in source units and a mask of that shape -> ``[N, C, D, H, W]``.
+
+        The features' grid may be coarser, with the same corner voxels, for methods that say so.
+        """
         ...
 
 
