@@ -3,7 +3,9 @@
 from triton_reg.affine.placed import PlacedVolume
 from triton_reg.affine.register import AffineResult, AffineSettings, register_affine
 from triton_reg.displacement import Displacement
+from triton_reg.features.architecture import Architecture
 from triton_reg.features.intensity import Intensity
+from triton_reg.features.learned import LearnedFeatures, Pretrained
 from triton_reg.features.local import LocalContrast
 from triton_reg.features.mind import MindSSC
 from triton_reg.features.network import NetworkFeatures
@@ -31,6 +33,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AffineResult",
     "AffineSettings",
+    "Architecture",
     "CubeSearch",
     "Displacement",
     "EvenSearch",
@@ -38,6 +41,7 @@ __all__ = [
     "Features",
     "FitSettings",
     "Intensity",
+    "LearnedFeatures",
     "LevelSettings",
     "LocalContrast",
     "MatchSettings",
@@ -47,6 +51,7 @@ __all__ = [
     "Obelisk",
     "PDDNet",
     "PlacedVolume",
+    "Pretrained",
     "PromptWeights",
     "Prompts",
     "Result",

@@ -1,10 +1,10 @@
 """Foundation features: loading weights of either naming, and what is wrong with others."""
 
-import math
 from pathlib import Path
 
 import pytest
 import torch
+from golden.formula_weights import formula_weights
 from golden.vectors import Vectors
 from safetensors.torch import save_file
 from torch import Tensor
@@ -14,24 +14,9 @@ from triton_reg.features.unet import expected_shapes, forward
 from triton_reg.weights import Weights, load_weights
 
 
-def formula_weights() -> dict[str, Tensor]:
-    """The weights by which the golden vector was made: sines of a flat index."""
-    weights = {}
-    for number, (name, shape) in enumerate(expected_shapes().items(), start=1):
-        index = torch.arange(math.prod(shape), dtype=torch.float64)
-        if len(shape) >= 4:
-            fan = shape[0] if "up_conv" in name else math.prod(shape) // shape[0]
-            wave = torch.sin(0.7311 * index + 1.37 * number + 0.001 * (index % 977))
-            values = wave * math.sqrt(4 / fan)
-        else:
-            values = 0.1 * torch.sin(0.7311 * index + 1.37 * number) + name.endswith("weight")
-        weights[name] = values.view(shape).float()
-    return weights
-
-
 @pytest.fixture(scope="module")
 def weights() -> dict[str, Tensor]:
-    return formula_weights()
+    return formula_weights(expected_shapes())
 
 
 @pytest.mark.parametrize("name", ["voxelopt_unet.npz"])

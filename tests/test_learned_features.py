@@ -1,0 +1,274 @@
+"""DIO's networks as features: sizes, batches, masks, files, and features by name."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import smooth_volume
+from torch import Tensor
+
+from triton_reg import Architecture, LearnedFeatures, Pretrained, VoxelOpt, register_pair
+from triton_reg.features import learned
+from triton_reg.features.architecture import Kind
+from triton_reg.features.learned import card_of, load_features, save_features
+from triton_reg.features.lku_mini import LKUMini
+from triton_reg.features.unet_levels import UNet
+from triton_reg.ops.mind_ssc import mind_ssc
+from triton_reg.weights import Weights
+
+SHAPE = (17, 20, 33)
+KINDS: list[Kind] = ["unet", "unet_encoder", "lku", "lku_encoder", "lku_encoder2", "lku_mini"]
+SMALL = Architecture(kind="unet_encoder", levels=(2, 1), channels=3, width=2)
+
+
+def features_of(architecture: Architecture, seed: int = 0) -> LearnedFeatures:
+    weights = Weights.of(architecture.build(seed).state_dict())
+    return LearnedFeatures(weights=weights, architecture=architecture)
+
+
+def volumes(n: int = 2) -> Tensor:
+    return torch.cat([100 * (seed + 1) * smooth_volume(SHAPE, seed) for seed in range(n)])
+
+
+def weight_count(architecture: Architecture) -> int:
+    return sum(one.numel() for one in architecture.build().parameters())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("levels", [(4, 2, 1), (4, 2), (2,)])
+def test_levels_come_coarse_to_fine_in_the_sizes_of_the_volume(
+    kind: Kind, levels: tuple[int, ...]
+) -> None:
+    features = features_of(Architecture(kind=kind, levels=levels, channels=5, width=4))
+    outputs = features.levels_of(volumes(1).double(), torch.ones(1, 1, *SHAPE))
+    assert [list(one.shape) for one in outputs] == [
+        [1, 5, *(-(-size // level) for size in SHAPE)] for level in levels
+    ]
+    for one in outputs:
+        assert one.dtype == torch.float32
+        assert one.is_contiguous(memory_format=torch.channels_last_3d)
+        assert one.isfinite().all()
+        assert not one.requires_grad
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_subject_has_the_same_features_alone_and_in_a_batch(kind: Kind) -> None:
+    features = features_of(Architecture(kind=kind, levels=(4, 1), channels=4, width=4))
+    mask = torch.ones(2, 1, *SHAPE)
+    together = features.levels_of(volumes(), mask)
+    alone = [features.levels_of(one, mask[:1]) for one in volumes().split(1)]
+    for level, one in enumerate(together):
+        assert torch.equal(one, torch.cat([subject[level] for subject in alone]))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_network_normalises_each_volume_of_a_batch_by_itself(kind: Kind) -> None:
+    network = Architecture(kind=kind, levels=(2, 1), channels=4, width=4).build()
+    channels = 12 if kind == "lku_mini" else 1
+    batch = torch.cat([smooth_volume((16, 16, 32), seed, channels) * seed for seed in (1, 9)])
+    with torch.no_grad():
+        together, alone = network(batch), network(batch[:1])
+    for one, own in zip(together, alone, strict=True):
+        assert (one[:1] - own).abs().max() <= 1e-5 * own.abs().max()
+
+
+@pytest.mark.parametrize("kind", ["unet", "lku", "lku_mini"])
+def test_fewer_levels_leave_the_others_as_they_are(kind: Kind) -> None:
+    every = Architecture(kind=kind, levels=(4, 2, 1), channels=4, width=4)
+    fewer = replace(every, levels=(4, 2))
+    mask = torch.ones(1, 1, *SHAPE)
+    wanted = features_of(every).levels_of(volumes(1), mask)
+    # the names of the weights are those of all levels, so the same file serves both
+    assert features_of(every).weights.digest == features_of(fewer).weights.digest
+    for one, other in zip(features_of(fewer).levels_of(volumes(1), mask), wanted, strict=False):
+        assert torch.equal(one, other)
+
+
+def test_the_decoder_stops_at_the_finest_level() -> None:
+    network = UNet(levels=(8, 4), width=4)
+    for output in network(smooth_volume((16, 16, 32), 0)):
+        output.sum().backward(retain_graph=True)
+    used = {name for name, one in network.named_parameters() if one.grad is not None}
+    assert any(name.startswith("decoders.1.") for name in used)
+    assert not any(name.startswith(("decoders.2.", "decoders.3.")) for name in used)
+    assert {name.split(".")[1] for name in used if name.startswith("final_convs")} == {"1", "2"}
+
+
+def test_a_padded_volume_gives_what_its_padded_copy_does() -> None:
+    features = features_of(Architecture(kind="unet", levels=(4, 1), channels=4, width=4))
+    volume = volumes(1)
+    last = [torch.arange(-(-size // 16) * 16).clamp(max=size - 1) for size in SHAPE]
+    padded = volume[:, :, last[0]][:, :, :, last[1]][..., last[2]]
+    features = replace(features, window=(-10.0, 300.0))  # the same for both, not percentiles
+    coarse, fine = features.levels_of(volume, torch.ones_like(volume))
+    wanted = features.levels_of(padded, torch.ones_like(padded))
+    assert torch.equal(coarse, wanted[0][..., :5, :5, :9])
+    assert torch.equal(fine, wanted[1][..., : SHAPE[0], : SHAPE[1], : SHAPE[2]])
+
+
+def test_features_are_zero_where_no_voxel_is_inside_the_mask() -> None:
+    features = features_of(SMALL)
+    mask = torch.zeros(1, 1, *SHAPE)
+    mask[..., 5:8, 4:, 2:] = 1
+    coarse, fine = features.levels_of(volumes(1), mask)
+    assert torch.equal((fine != 0).any(1, keepdim=True), mask > 0)
+    touched = torch.zeros(1, 1, 9, 10, 17, dtype=torch.bool)
+    touched[..., 2:4, 2:, 1:] = True  # voxels 5 to 7 lie below 2 and 3
+    assert torch.equal((coarse != 0).any(1, keepdim=True), touched)
+
+
+def test_a_call_gives_the_finest_level_scaled() -> None:
+    features = replace(features_of(SMALL), scale=0.25)
+    mask = torch.ones(1, 1, *SHAPE)
+    assert torch.equal(features(volumes(1), mask), 0.25 * features.levels_of(volumes(1), mask)[-1])
+    coarse = features_of(replace(SMALL, levels=(4, 2)))
+    with pytest.raises(ValueError, match=r"with level 1, got levels \(4, 2\)"):
+        coarse(volumes(1), mask)
+
+
+def test_voxelopt_registers_with_them() -> None:
+    fixed, moving = volumes()[:, 0]
+    method = VoxelOpt(features=features_of(SMALL), levels=2)
+    vectors = register_pair(method, fixed, moving).displacement.vectors
+    assert vectors.abs().max() > 0
+
+
+def test_untrained_lku_mini_gives_mind_at_each_resolution() -> None:
+    volume = smooth_volume((8, 8, 12), 0)
+    descriptors = mind_ssc(volume, 1, 2)
+    coarse, fine = LKUMini((2, 1))(descriptors)
+    assert torch.equal(fine, descriptors)
+    halved = torch.nn.functional.avg_pool3d(descriptors, 2)
+    assert (coarse - halved).abs().max() <= 1e-6
+    architecture = Architecture(kind="lku_mini", levels=(1,), channels=12, width=4)
+    features = replace(features_of(architecture), window=(0.0, 100.5))
+    wanted = mind_ssc((volume * 90 / 100.5), 1, 2)
+    got = features(volume * 90, torch.ones_like(volume))
+    assert (got - wanted).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("architecture", "millions"),
+    [
+        (Architecture(kind="unet"), 0.52),
+        (Architecture(kind="unet_encoder"), 0.18),
+        (Architecture(kind="lku"), 8.97),
+    ],
+    ids=lambda one: getattr(one, "kind", None),
+)
+def test_default_sizes_are_the_published_ones(architecture: Architecture, millions: float) -> None:
+    assert round(weight_count(architecture) / 1e6, 2) == millions
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_seed_fixes_the_initial_weights_and_leaves_the_random_state(kind: Kind) -> None:
+    architecture = Architecture(kind=kind, channels=4, width=2)
+    torch.manual_seed(0)
+    wanted = torch.rand(1)
+    torch.manual_seed(0)
+    digests = [Weights.of(architecture.build(seed).state_dict()).digest for seed in (3, 3, 4)]
+    assert torch.equal(torch.rand(1), wanted)
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_features_come_back_from_their_file(tmp_path: Path) -> None:
+    features = replace(features_of(SMALL), window=(0.0, 500.0), scale=0.1)
+    path = tmp_path / "features.safetensors"
+    save_features(path, features, {"scans": 20, "loss": "Dice"})
+    again = load_features(path)
+    assert repr(again) == repr(features)
+    assert again.architecture == features.architecture
+    assert card_of(path) == {"scans": 20, "loss": "Dice"}
+    mask = torch.ones(1, 1, *SHAPE)
+    assert torch.equal(again(volumes(1), mask), features(volumes(1), mask))
+    assert [one.name for one in tmp_path.iterdir()] == [path.name]
+
+
+def test_another_file_is_refused(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    path = tmp_path / "features.safetensors"
+    path.write_bytes(b"no such thing")
+    with pytest.raises(ValueError, match=r"features\.safetensors is no safetensors file"):
+        load_features(path)
+    save_file({"one": torch.ones(1)}, path)
+    with pytest.raises(ValueError, match="of format 'triton-reg features 1', its metadata says no"):
+        card_of(path)
+
+
+def test_wrong_weights_are_listed() -> None:
+    state = SMALL.build().state_dict() | {
+        "extra": torch.ones(1),
+        "encoder_0.1.conv.bias": torch.ones(2),
+    }
+    del state["encoder_1.2.conv.bias"]
+    faults = (
+        r"encoder_1\.2\.conv\.bias is missing; extra is not wanted; "
+        r"encoder_0\.1\.conv\.bias has shape \[2\] instead of \[3\]"
+    )
+    with pytest.raises(ValueError, match=faults):
+        LearnedFeatures(weights=Weights.of(state), architecture=SMALL)
+
+
+def test_weights_and_settings_change_the_fingerprint() -> None:
+    first = features_of(SMALL)
+    others = [
+        first,
+        features_of(SMALL, seed=1),
+        replace(first, window=(0.0, 99.0)),
+        replace(first, scale=2.0),
+        features_of(replace(SMALL, width=4)),
+    ]
+    assert len({VoxelOpt(features=one).fingerprint for one in others}) == len(others)
+    assert VoxelOpt(features=features_of(SMALL)).fingerprint == VoxelOpt(features=first).fingerprint
+
+
+def test_features_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(learned, "_FOLDER", tmp_path)
+    with pytest.raises(ValueError, match="no features 'brain'; there are: none"):
+        Pretrained("brain")
+    features = features_of(SMALL)
+    for name in ("knee", "brain"):
+        save_features(tmp_path / f"{name}.safetensors", features, {})
+    pretrained, mask = Pretrained("brain"), torch.ones(1, 1, *SHAPE)
+    assert features.weights.digest in repr(pretrained)
+    assert pretrained == Pretrained("brain")
+    assert pretrained.architecture == SMALL
+    assert torch.equal(pretrained(volumes(1), mask), features(volumes(1), mask))
+    wanted = features.levels_of(volumes(1), mask)
+    for one, other in zip(pretrained.levels_of(volumes(1), mask), wanted, strict=True):
+        assert torch.equal(one, other)
+    for name in ("heart", "../brain"):
+        with pytest.raises(ValueError, match=f"no features '{name}'; there are: brain, knee"):
+            Pretrained(name)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"kind": "resnet"}, "kind must be one of unet, .*, lku_mini, got 'resnet'"),
+        ({"kind": "unet", "levels": (1, 2)}, r"coarse to fine, got \(1, 2\)"),
+        ({"kind": "unet", "levels": ()}, r"levels of unet must be powers of 2 from 8 down.*\(\)"),
+        ({"kind": "lku_mini", "levels": (8, 1)}, r"lku_mini must be powers of 2 from 4 down"),
+        ({"kind": "lku", "levels": (3,)}, r"from 8 down, coarse to fine, got \(3,\)"),
+        ({"kind": "lku", "width": 1}, "a width of at least 2, got 16 and 1"),
+    ],
+)
+def test_bad_architectures_are_refused(settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Architecture(**settings)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_networks_refuse_volumes_that_do_not_halve(kind: Kind) -> None:
+    architecture = Architecture(kind=kind, levels=(4,), channels=2, width=2)
+    channels = 12 if kind == "lku_mini" else 1
+    with pytest.raises(ValueError, match=rf"\[N, {channels}, D, H, W\] with sizes divisible by"):
+        architecture.build()(torch.ones(1, channels, 32, 33, 32))
+
+
+def test_normalisation_of_a_single_voxel_is_refused() -> None:
+    network = Architecture(kind="lku", channels=2, width=2).build()
+    with pytest.raises(ValueError, match="LKU: volume must have more than 16 voxels on at least"):
+        network(torch.ones(1, 1, 16, 16, 16))
