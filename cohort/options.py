@@ -48,7 +48,7 @@ KeepUncertainty = Annotated[
     ),
 ]
 MethodName = Annotated[
-    str | None, typer.Option("--method", help="voxelopt or pdd_net. [default: voxelopt]")
+    str | None, typer.Option("--method", help="voxelopt, pdd_net or dio. [default: voxelopt]")
 ]
 Config = Annotated[Path | None, typer.Option(help="YAML file with settings of the method.")]
 Assignments = Annotated[

@@ -8,10 +8,13 @@ from helpers import smooth_volume
 from torch import Tensor
 
 from triton_reg import (
+    DIO,
+    Architecture,
     CubeSearch,
     EvenSearch,
     FitSettings,
     Intensity,
+    LearnedFeatures,
     LevelSettings,
     LocalContrast,
     MatchSettings,
@@ -35,6 +38,11 @@ SHAPE = (32, 36, 40)
 
 def untrained_obelisk() -> Obelisk:
     return Obelisk(weights=Weights.of(ObeliskNet(8, step=2).state_dict()), step=2)
+
+
+def untrained_network() -> LearnedFeatures:
+    small = Architecture(kind="unet_encoder", width=4, channels=4)
+    return LearnedFeatures(weights=Weights.of(small.build().state_dict()), architecture=small)
 
 
 METHODS = {
@@ -61,6 +69,12 @@ METHODS = {
         weights=(1e8, 1.0, 1.0, 1.0),
         match=MatchSettings(),
     ),
+    "dio": DIO(),
+    "dio freeform": DIO(features=MindSSC(), transform="freeform"),
+    "dio svf": DIO(transform="svf", iterations=(40, 20, 10)),
+    "dio bspline": DIO(transform="bspline", iterations=(60, 40, 20)),
+    "dio rigid first": DIO(first="rigid", iterations=(40, 30, 20), masked=True),
+    "dio learned": DIO(features=untrained_network(), iterations=(40, 20, 10)),
     "masked soft": SoftVoxelOpt(
         voxelopt=VoxelOpt(level=replace(VoxelOpt().level, masked=True), levels=3)
     ),
@@ -96,7 +110,11 @@ def test_the_result_has_the_shape_and_units_of_a_displacement(method: Method) ->
     result = register_pair(method, textured(0), textured(1))
     assert result.displacement.full().shape == (1, 3, *SHAPE)
     assert result.displacement.fixed_shape == result.displacement.moving_shape == SHAPE
-    assert result.extras["entropy"].shape == (1, *grid_shape(result.displacement.vectors))
+    if isinstance(method, DIO):
+        levels = len(method.iterations) * (2 if method.first else 1)
+        assert {tuple(one.shape) for one in result.extras.values()} == {(1, levels)}
+    else:
+        assert result.extras["entropy"].shape == (1, *grid_shape(result.displacement.vectors))
     assert result.displacement.vectors.isfinite().all()
 
 

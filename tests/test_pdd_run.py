@@ -112,7 +112,7 @@ def test_every_setting_of_the_method_changes_the_fingerprint() -> None:
         "prompt_keypoints": "2", "prompt_radius": "3",
     }  # fmt: skip
     # weights belong to trained features; count and share need one another; prompt tells the engine
-    elsewhere = {"weights", "count", "share", "prompt"}
+    elsewhere = {"weights", "count", "share", "prompts"}
     assert changes.keys() | elsewhere == PddNetSettings.model_fields.keys()
     prints = {
         built(*["features=mind"] * name.startswith("mind"), f"{name}={value}").fingerprint
@@ -196,7 +196,7 @@ def cohort_with_keypoints(path: Path, *, counts: tuple[int, ...]) -> CohortStore
 def test_prompts_come_from_the_pairs_own_scans(tmp_path: Path) -> None:
     store = cohort_with_keypoints(tmp_path / "cohort.zarr", counts=(1, 1))
     found = {}
-    for name, more in {"told": ("prompt=both", "prompt_keypoints=10"), "silent": ()}.items():
+    for name, more in {"told": ("prompts=both", "prompt_keypoints=10"), "silent": ()}.items():
         method = config(*QUICK, "features=intensity", *more)
         open_run(tmp_path / name, store, PlanSettings(method, "atlas:s1"))
         run(tmp_path / name, store, workers=0)
@@ -208,13 +208,13 @@ def test_prompts_come_from_the_pairs_own_scans(tmp_path: Path) -> None:
 
 def test_a_pair_without_its_prompts_is_a_row_that_says_so(tmp_path: Path) -> None:
     store = cohort_with_keypoints(tmp_path / "cohort.zarr", counts=(1, 2))
-    open_run(tmp_path / "run", store, PlanSettings(config(*QUICK, "prompt=keypoints")))
+    open_run(tmp_path / "run", store, PlanSettings(config(*QUICK, "prompts=keypoints")))
     run(tmp_path / "run", store, workers=0)
     rows = read_rows(tmp_path / "run")
     assert set(rows["status"]) == {"E_PROMPTS"}
     assert "fixed has 1 of them, moving 2" in rows.filter(rows["fixed"] == "s0")["message"][0]
     plain = tiny_cohort(tmp_path / "plain.zarr", subjects=2)
-    open_run(tmp_path / "none", plain, PlanSettings(config(*QUICK, "prompt=keypoints")))
+    open_run(tmp_path / "none", plain, PlanSettings(config(*QUICK, "prompts=keypoints")))
     bench = Workbench.open(tmp_path / "none")
     with pytest.raises(Exception, match="the fixed subject has no keypoints"):
         bench.register("sub-00", "sub-01")

@@ -20,8 +20,12 @@ from triton_reg.method import (
     collate,
     register_pair,
 )
+from triton_reg.methods.descent import StopRule
+from triton_reg.methods.dio import DIO
+from triton_reg.methods.dio_settings import DescentSettings
 from triton_reg.methods.pdd_net import PDDNet
 from triton_reg.methods.prompt_terms import PromptWeights
+from triton_reg.methods.regularisers import Regularisers
 from triton_reg.methods.search import CubeSearch, EvenSearch
 from triton_reg.methods.voxelopt import VoxelOpt
 from triton_reg.methods.voxelopt_soft import SoftVoxelOpt
@@ -31,10 +35,12 @@ from triton_reg.ops.match_settings import MatchSettings
 
 __version__ = "0.1.0"
 __all__ = [
+    "DIO",
     "AffineResult",
     "AffineSettings",
     "Architecture",
     "CubeSearch",
+    "DescentSettings",
     "Displacement",
     "EvenSearch",
     "FeatureExtractor",
@@ -54,9 +60,11 @@ __all__ = [
     "Pretrained",
     "PromptWeights",
     "Prompts",
+    "Regularisers",
     "Result",
     "SegmentationUNet",
     "SoftVoxelOpt",
+    "StopRule",
     "VoxelOpt",
     "collate",
     "register_affine",

@@ -1,7 +1,7 @@
 """Settings of what is compared, whatever the method."""
 
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Annotated, Any, ClassVar, Literal
@@ -12,15 +12,22 @@ from cohort.errors import UsageError
 from triton_reg import (
     FeatureExtractor,
     Intensity,
+    LearnedFeatures,
     LocalContrast,
     MindSSC,
     NetworkFeatures,
     Obelisk,
+    Pretrained,
     SegmentationUNet,
 )
+from triton_reg.features.learned import load_features
 
-FeatureName = Literal["mind", "local", "intensity", "unet", "obelisk", "torchscript"]
+FeatureName = Literal[
+    "mind", "local", "intensity", "learned", "pretrained", "unet", "obelisk", "torchscript"
+]
 
+_PRETRAINED = "brain-t1"
+PROMPTS = {"labels": ("labels",), "keypoints": ("keypoints",), "both": ("labels", "keypoints")}
 _UNTRUSTED = (
     "features=torchscript would run the program in {} with your rights; "
     "if you trust those who made it, give --trust-code on this command"
@@ -49,13 +56,19 @@ class FeatureSettings(BaseModel):
     # a run keeps them as JSON, which knows no infinity
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     default_features: ClassVar[FeatureName] = "mind"
-    from_files: ClassVar[tuple[FeatureName, ...]] = ("unet", "obelisk", "torchscript")
+    from_files: ClassVar[tuple[FeatureName, ...]] = ("learned", "unet", "obelisk", "torchscript")
 
     preset: str = Field(default="default", description="where the other settings start from")
     features: FeatureName | None = Field(default=None, description="what is compared")
     weights: Path | None = Field(
         default=None,
-        description="checkpoint of features=unet or obelisk, file of features=torchscript",
+        description="file of features=learned, unet, obelisk or torchscript",
+    )
+    pretrained: str | None = Field(
+        default=None, description="name of features that come with the package: brain-t1"
+    )
+    feature_scale: float | None = Field(
+        default=None, gt=0, description="factor of learned features; what was kept with them"
     )
     window: Annotated[tuple[float, float], Ascending] | None = Field(
         default=None, description="intensity window: percentiles such as 1,99 or source units"
@@ -73,6 +86,8 @@ class FeatureSettings(BaseModel):
             ("mind_radius", ("mind",)),
             ("mind_dilation", ("mind",)),
             ("weights", self.from_files),
+            ("pretrained", ("pretrained",)),
+            ("feature_scale", ("learned", "pretrained")),
         ):
             if getattr(self, name) is not None and self.extractor not in owners:
                 belongs = f"{name} belongs to features={' or '.join(owners)}"
@@ -85,7 +100,7 @@ class FeatureSettings(BaseModel):
         return self.features or self.default_features
 
     @property
-    def prompts(self) -> tuple[str, ...]:
+    def prompt_kinds(self) -> tuple[str, ...]:
         """What of each pair the method is told beside the volumes: labels, keypoints."""
         return ()
 
@@ -103,6 +118,10 @@ class FeatureSettings(BaseModel):
                 return LocalContrast(window=window)
             case "intensity":
                 return Intensity(window=window)
+            case "learned":
+                return self._learned(self.from_weights(load_features, "file of learned features"))
+            case "pretrained":
+                return self._learned(self._pretrained())
             case "unet":
                 return self._from_file(SegmentationUNet.load, "checkpoint of the U-Net")
             case "obelisk":
@@ -111,6 +130,16 @@ class FeatureSettings(BaseModel):
                 if self.weights is not None and not trust_code:
                     raise UsageError("E_TRUST", _UNTRUSTED.format(self.weights))
                 return self._from_file(NetworkFeatures.load_torchscript, "network to run")
+
+    def _learned(self, features: LearnedFeatures) -> LearnedFeatures:
+        changed = {"window": self.window, "scale": self.feature_scale}
+        return replace(features, **{name: one for name, one in changed.items() if one is not None})
+
+    def _pretrained(self) -> LearnedFeatures:
+        try:
+            return Pretrained(self.pretrained or _PRETRAINED).features
+        except ValueError as error:
+            raise UsageError("E_SETTING", str(error)) from None
 
     def _from_file(self, load: Callable[..., FeatureExtractor], what: str) -> FeatureExtractor:
         given = {} if self.window is None else {"window": self.window}

@@ -6,13 +6,18 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
+from cohort.config.dio import DioSettings
 from cohort.config.pdd_net import PddNetSettings
 from cohort.config.voxelopt import VoxelOptSettings
 from cohort.errors import UsageError
 from triton_reg import Method
 
-Settings = VoxelOptSettings | PddNetSettings
-_METHODS: dict[str, type[Settings]] = {"voxelopt": VoxelOptSettings, "pdd_net": PddNetSettings}
+Settings = VoxelOptSettings | PddNetSettings | DioSettings
+_METHODS: dict[str, type[Settings]] = {
+    "voxelopt": VoxelOptSettings,
+    "pdd_net": PddNetSettings,
+    "dio": DioSettings,
+}
 
 
 class MethodConfig(BaseModel):
@@ -20,7 +25,7 @@ class MethodConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: Literal["voxelopt", "pdd_net"] = "voxelopt"
+    name: Literal["voxelopt", "pdd_net", "dio"] = "voxelopt"
     settings: Settings = VoxelOptSettings()
 
     @field_validator("settings", mode="wrap")
@@ -32,22 +37,23 @@ class MethodConfig(BaseModel):
     def for_cohort(self, has_masks: bool, spacing_mm: tuple[float, float, float]) -> "MethodConfig":
         """These settings for a cohort, unless told otherwise.
 
-        With masks VoxelOpt compares inside them; PDD-Net's lengths are the same along every axis of
-        the working grid.
+        With masks VoxelOpt and DIO compare inside them; lengths of PDD-Net and DIO are the same
+        along every axis of the working grid.
         """
         settings = self.settings
-        if isinstance(settings, VoxelOptSettings):
-            told = {"masked": True} if has_masks and settings.masked is None else {}
-        else:
-            told = settings.for_spacing(spacing_mm)
+        told: dict[str, Any] = {}
+        if not isinstance(settings, PddNetSettings) and has_masks and settings.masked is None:
+            told["masked"] = True
+        if not isinstance(settings, VoxelOptSettings):
+            told |= settings.for_spacing(spacing_mm)
         if not told:
             return self
         return MethodConfig(name=self.name, settings=settings.model_copy(update=told))
 
     @property
-    def prompts(self) -> tuple[str, ...]:
+    def prompt_kinds(self) -> tuple[str, ...]:
         """What of each pair the method is told beside the volumes: labels, keypoints."""
-        return self.settings.prompts
+        return self.settings.prompt_kinds
 
     def build(self, *, trust_code: bool = False) -> Method:
         """The method itself: what a worker calls before its first pair.

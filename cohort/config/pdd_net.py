@@ -6,7 +6,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from cohort.config.features import AtLeastOne, FeatureName, FeatureSettings, Positive, listed
+from cohort.config.features import (
+    PROMPTS,
+    AtLeastOne,
+    FeatureName,
+    FeatureSettings,
+    Positive,
+    listed,
+)
 from cohort.errors import UsageError
 from triton_reg import (
     CubeSearch,
@@ -23,7 +30,7 @@ from triton_reg.methods.search import Search
 _FEATURES: dict[str, FeatureName] = {"default": "local", "v01": "mind", "two_warp": "obelisk"}
 _CUBE = ("count", "share")
 _EVEN = ("spacing", "extent")
-_PROMPTS = {"labels": ("labels",), "keypoints": ("keypoints",), "both": ("labels", "keypoints")}
+
 _Lengths = Annotated[tuple[Positive, ...], BeforeValidator(listed)]
 _Counts = Annotated[tuple[AtLeastOne, ...], BeforeValidator(listed)]
 
@@ -81,7 +88,7 @@ class PddNetSettings(FeatureSettings):
     composition: Literal["control", "full"] | None = Field(
         default=None, description="where stages are composed; full as published"
     )
-    prompt: Literal["labels", "keypoints", "both"] | None = Field(
+    prompts: Literal["labels", "keypoints", "both"] | None = Field(
         default=None,
         description="what the method is told of each pair beside the volumes; measures of it are"
         " then no test of the method",
@@ -112,9 +119,9 @@ class PddNetSettings(FeatureSettings):
         return self.features or _FEATURES[self.preset]
 
     @property
-    def prompts(self) -> tuple[str, ...]:
-        """See :attr:`FeatureSettings.prompts`."""
-        return _PROMPTS[self.prompt] if self.prompt else ()
+    def prompt_kinds(self) -> tuple[str, ...]:
+        """See :attr:`FeatureSettings.prompt_kinds`."""
+        return PROMPTS[self.prompts] if self.prompts else ()
 
     def for_spacing(self, spacing_mm: tuple[float, float, float]) -> dict[str, Any]:
         """What a working grid whose voxels are no cubes says of lengths, unless they are given."""

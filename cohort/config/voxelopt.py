@@ -21,14 +21,14 @@ _PRESETS = {"default": VoxelOpt, "parity": VoxelOpt.parity, "paper": VoxelOpt.pa
 class VoxelOptSettings(FeatureSettings):
     """Settings of ``--method voxelopt``; what is not given is the preset's."""
 
-    from_files: ClassVar[tuple[FeatureName, ...]] = ("unet", "torchscript")
+    from_files: ClassVar[tuple[FeatureName, ...]] = ("learned", "unet", "torchscript")
 
     preset: Literal["default", "parity", "paper"] = Field(
         default="default", description="where the other settings start from"
     )
-    features: Literal["mind", "local", "intensity", "unet", "torchscript"] | None = Field(
-        default=None, description="what is compared; local, with the other presets mind"
-    )
+    features: (
+        Literal["mind", "local", "intensity", "learned", "pretrained", "unet", "torchscript"] | None
+    ) = Field(default=None, description="what is compared; local, with the other presets mind")
     downsample: Literal[1, 2] | None = Field(
         default=None, description="2 matches on the halved grid"
     )

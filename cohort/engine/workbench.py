@@ -117,7 +117,7 @@ class Workbench:
         pair = torch.zeros(1, 2, dtype=torch.int32)
         target, source = self.subject(fixed), self.subject(moving)
         with self.timed("register_s"):
-            kinds = self.spec.method.prompts
+            kinds = self.spec.method.prompt_kinds
             prompts = prompts_of(target.scan, source.scan, kinds, self.store.grid)
             return self.method.register(target.features, source.features, pair, prompts)
 

@@ -125,14 +125,26 @@ def _facts(plan: dict[str, Any], cards: Sequence[dict[str, Any]]) -> list[tuple[
     facts = [
         ("Store", plan["store"]),
         ("Store digest", plan["store_digest"]),
-        ("Stages", "; ".join(_listed(stage) for stage in method["stages"])),
-        ("Match", _listed(method["match"])),
+        *((_titled(name), _said(value)) for name, value in method.items()),
         ("Settings", _listed(settings)),
         ("Validation", _listed(plan["schedule"])),
     ]
     if cards:
         facts.append(("Versions", _listed(cards[0]["versions"])))
     return facts
+
+
+def _titled(name: str) -> str:
+    return name.replace("_", " ").capitalize()
+
+
+def _said(value: Any) -> str:
+    """A part of the method: one setting, several, or a list of parts."""
+    if isinstance(value, dict):
+        return _listed(value)
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return "; ".join(_listed(one) for one in value)
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _listed(values: dict[str, Any]) -> str:

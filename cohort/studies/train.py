@@ -29,11 +29,9 @@ from cohort.studies.training_files import (
     score_table,
 )
 from cohort.studies.training_plan import Fold, TrainingTask, open_training
-from triton_reg import PDDNet
-from triton_reg.methods.pdd_model import save_model
+from triton_reg import Method
 from triton_reg.training.folds import shuffled
 from triton_reg.training.parallel import leads, wait_for_all
-from triton_reg.training.pdd_net import PDDTraining
 from triton_reg.training.scans import PairScore, Scans, pair_scores
 from triton_reg.training.validated import ValidatedTraining
 
@@ -132,8 +130,10 @@ def _train_fold(
     learned = _read(store, fold.training, task).to(place)
     validation = _read(store, fold.validation, task).to(place) if fold.validation else None
     structures = learned.structures
-    training = PDDTraining(learned, task.settings, task.method)
-    course = ValidatedTraining(training, validation, structures, task.schedule)
+    training = task.recipe.start(learned)
+    course = ValidatedTraining(
+        training, task.recipe.steps, validation, structures, task.schedule
+    )
     _resume(course, folder / _CHECKPOINT)
     if started is not None and leads():
         started(fold.name, training.parameter_count)
@@ -162,7 +162,7 @@ def _write_fold(
     write_atomic(folder / HISTORY, history_table(course))
     write_atomic(folder / SCORES, score_table(fold, scores))
     write_atomic(folder / CARD, to_json(card))
-    save_model(folder / MODEL, method, card)  # last: it says that the fold is done
+    task.recipe.save(folder / MODEL, method, card)  # last: it says that the fold is done
     (folder / _CHECKPOINT).unlink(missing_ok=True)
 
 
@@ -170,7 +170,7 @@ def _read(store: CohortStore, names: tuple[str, ...], task: TrainingTask) -> Sca
     """Subjects as tensors; all need labels where these are learned from."""
     subjects = [store.read(name) for name in names]
     without = [one.subject_id for one in subjects if one.labels is None]
-    if without and task.settings.supervision == "labels":
+    if without and task.recipe.needs_labels:
         raise UsageError(
             "E_TRAIN",
             f"--supervision labels needs labels of every subject; {len(without)} have none, such"
@@ -203,13 +203,13 @@ def _keep(course: ValidatedTraining, path: Path) -> None:
 
 def _news(course: ValidatedTraining, fold: str) -> News:
     last = list(course.dices.values())[-1:]
-    steps = course.training.settings.steps
+    steps = course.steps
     loss = fmean(course.losses[-20:])
     return News(fold, course.training.done, steps, loss, last[0] if last else None)
 
 
 def _scored(
-    store: CohortStore, task: TrainingTask, fold: Fold, method: PDDNet, structures: Tensor
+    store: CohortStore, task: TrainingTask, fold: Fold, method: Method, structures: Tensor
 ) -> list[PairScore]:
     """Ordered pairs of who was held back, or of who validated where nobody was: all, or a seeded
     sample of them."""
@@ -218,5 +218,5 @@ def _scored(
         return []
     pairs = list(permutations(range(len(names)), 2))
     if len(pairs) > MOST_PAIRS:
-        pairs = [pairs[at] for at in sorted(shuffled(len(pairs), task.settings.seed)[:MOST_PAIRS])]
+        pairs = [pairs[at] for at in sorted(shuffled(len(pairs), task.recipe.seed)[:MOST_PAIRS])]
     return pair_scores(method, _read(store, names, task), pairs, structures)

@@ -2,7 +2,6 @@
 
 import csv
 import io
-from dataclasses import asdict
 from math import isfinite
 from pathlib import Path
 from statistics import fmean, stdev
@@ -33,7 +32,7 @@ def model_card(
         "store_digest": store.digest,
         "grid": store.grid.to_json(),
         "fold": fold._asdict(),
-        "settings": asdict(task.settings),
+        **task.recipe.facts(),
         "parameters": course.training.parameter_count,
         "steps_done": course.training.done,
         "validation_dice": course.dices.get(course.best_step),

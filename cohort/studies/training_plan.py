@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 from cohort.data.storage import storage_error, to_json, write_atomic
 from cohort.data.store import CohortStore
 from cohort.errors import UsageError
-from triton_reg import PDDNet
 from triton_reg.training.folds import held_back, shuffled
-from triton_reg.training.pdd_settings import TrainingSettings
+from triton_reg.training.recipe import Recipe
 from triton_reg.training.validated import Schedule
 
 PLAN = "training.json"
@@ -31,16 +30,14 @@ class TrainingTask:
     """What to train and how.
 
     Attributes:
-        method: whose searches, match and initial weights are trained.
-        settings: of the training.
+        recipe: of one training.
         schedule: of its validations; its share of the training subjects validates where there are
             at least ten of them and labels to compare.
         folds: how many; 0 for a single training that holds nobody back.
         train_scans: at most so many subjects to learn from, those that validate included.
     """
 
-    method: PDDNet
-    settings: TrainingSettings
+    recipe: Recipe
     schedule: Schedule
     folds: int = 0
     train_scans: int | None = None
@@ -53,7 +50,7 @@ def plan_folds(store: CohortStore, task: TrainingTask) -> list[Fold]:
         UsageError: ``E_TRAIN`` if there are too few subjects.
     """
     names = store.subject_ids
-    seed = task.settings.seed
+    seed = task.recipe.seed
     order = shuffled(len(names), seed)
     try:
         kept = held_back(len(names), task.folds, seed) if task.folds else [[]]
@@ -122,17 +119,10 @@ def read_plan(out: Path) -> dict[str, Any]:
 
 
 def _document(store: CohortStore, task: TrainingTask, folds: list[Fold]) -> dict[str, Any]:
-    method = task.method
     return {
         "store": str(store.path.resolve()),
         "store_digest": store.digest,
-        "method": {
-            "stages": [{"kind": type(one).__name__, **asdict(one)} for one in method.stages],
-            "match": asdict(method.match),
-            "initial_weights": list(method.weights),
-            "feature_step": method.feature_step,
-        },
-        "settings": asdict(task.settings),
+        **task.recipe.facts(),
         "schedule": asdict(task.schedule),
         "folds": [one._asdict() for one in folds],
     }

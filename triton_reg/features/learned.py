@@ -205,6 +205,11 @@ class Pretrained:
         return f"Pretrained({self.name!r}, {self._features!r})"
 
     @property
+    def features(self) -> LearnedFeatures:
+        """What the name stands for, to change its window or scale."""
+        return self._features
+
+    @property
     def architecture(self) -> Architecture:
         """Of the network."""
         return self._features.architecture

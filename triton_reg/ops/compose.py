@@ -1,5 +1,7 @@
 """Put displacements one after the other, and integrate a velocity by doing so with itself."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -84,6 +86,36 @@ def _compose_cuda(first: Tensor, second: Tensor) -> Tensor:
 def _(first: Tensor, second: Tensor) -> Tensor:
     del second
     return torch.empty_like(first)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+    del output
+    ctx.save_for_backward(*inputs)
+
+
+def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    first, second = ctx.saved_tensors
+    if first.device.type == "cpu" and has_kernel(first, second, gradient):
+        return _compose_backward(first, second, gradient)
+    of_first, of_second = torch.func.vjp(compose_reference, first, second)[1](gradient)
+    return of_first, of_second
+
+
+@torch.library.custom_op("triton_reg::compose_backward", mutates_args=(), device_types="cpu")
+def _compose_backward(first: Tensor, second: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    from triton_reg.ops._cpu import compose_backward as cpu
+
+    found = cpu.compose_backward(array(first), array(second), array(gradient))
+    return torch.from_numpy(found[0]), torch.from_numpy(found[1])
+
+
+@_compose_backward.register_fake
+def _(first: Tensor, second: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    del gradient
+    return first.new_empty(first.shape), second.new_empty(second.shape)
+
+
+_compose.register_autograd(_backward, setup_context=_setup_context)
 
 
 @torch.library.custom_op("triton_reg::integrate", mutates_args=(), device_types="cpu")

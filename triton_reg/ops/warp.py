@@ -1,7 +1,7 @@
 """Sample a volume through a displacement."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -127,3 +127,43 @@ def _(
 ) -> Tensor:
     del displacement, interpolation, padding
     return volume.new_empty(*volume.shape[:2], *fixed_shape)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    del output
+    ctx.save_for_backward(*inputs[:2])
+    ctx.values = inputs[2:]
+
+
+def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    volume, displacement = ctx.saved_tensors
+    (depth, height, width), interpolation, padding = ctx.values
+    plain = interpolation == "linear" and padding == "zeros"
+    same_grid = grid_shape(displacement) == (depth, height, width)
+    kernel = volume.device.type == "cpu" and has_kernel(volume, displacement, gradient)
+    if plain and same_grid and kernel:
+        return *_warp_backward(volume, displacement, gradient), None, None, None
+
+    def sample(volume: Tensor, displacement: Tensor) -> Tensor:
+        shape = depth, height, width
+        return warp_reference(volume, displacement, shape, interpolation, padding)
+
+    return *torch.func.vjp(sample, volume, displacement)[1](gradient), None, None, None
+
+
+@torch.library.custom_op("triton_reg::warp_backward", mutates_args=(), device_types="cpu")
+def _warp_backward(volume: Tensor, displacement: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """Of linear samples, zero outside, with a displacement on the fixed grid."""
+    from triton_reg.ops._cpu import warp_backward as cpu
+
+    found = cpu.warp_backward(array(volume), array(displacement), array(gradient))
+    return torch.from_numpy(found[0]), torch.from_numpy(found[1])
+
+
+@_warp_backward.register_fake
+def _(volume: Tensor, displacement: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    del gradient
+    return volume.new_empty(volume.shape), displacement.new_empty(displacement.shape)
+
+
+_warp.register_autograd(_backward, setup_context=_setup_context)

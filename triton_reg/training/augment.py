@@ -26,3 +26,18 @@ def transformed(volume: Tensor, labels: Tensor, matrix: Tensor) -> tuple[Tensor,
     moved = F.grid_sample(volume, grid, padding_mode="border", align_corners=True)
     nearest = F.grid_sample(labels.to(volume), grid, mode="nearest", align_corners=True)
     return moved, nearest.to(labels.dtype)
+
+
+def random_contrast(volume: Tensor, generator: torch.Generator, strength: float) -> Tensor:
+    """A volume ``[1, 1, D, H, W]`` with another gamma, a smooth bias field and a little noise.
+
+    Gamma is taken between the volume's extremes; logarithms of gamma and of the bias field are
+    normal with standard deviation ``strength``, noise has a tenth of it in the volume's range.
+    """
+    low, high = volume.amin(), volume.amax()
+    span = (high - low).clamp_min(torch.finfo(volume.dtype).tiny)
+    gamma, *_ = torch.exp(strength * torch.randn(1, generator=generator)).tolist()
+    coarse = strength * torch.randn(1, 1, 4, 4, 4, generator=generator)
+    bias = F.interpolate(coarse.to(volume), volume.shape[2:], mode="trilinear", align_corners=True)
+    noise = 0.1 * strength * torch.randn(volume.shape, generator=generator).to(volume)
+    return low + span * (((volume - low) / span) ** gamma * bias.exp() + noise)

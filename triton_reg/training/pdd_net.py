@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,11 +27,7 @@ from triton_reg.weights import Weights
 _MIND_RADIUS, _MIND_DILATION = 1, 2
 
 
-class Model(NamedTuple):
-    """What was learned: the network's tensors by name, and the weights ``[4]`` of the match."""
-
-    network: Mapping[str, Tensor]
-    weights: Tensor
+_MATCH_WEIGHTS = "match weights"  # beside the network's names, none of which has a space
 
 
 class PDDTraining:
@@ -159,8 +155,8 @@ class PDDTraining:
         """The method with what has been learned so far, for volumes in source units."""
         return self.with_model(self.model())
 
-    def model(self) -> Model:
-        """What has been learned so far.
+    def model(self) -> Mapping[str, Tensor]:
+        """What has been learned so far: the network's tensors by name, and the match's weights.
 
         The network normalises by the mean statistics of the training volumes, measured in a pass of
         its own: those that a running mean gathers lag behind the weights.
@@ -168,16 +164,18 @@ class PDDTraining:
         network = ObeliskNet(self.settings.channels, self.method.feature_step)
         network.load_state_dict(self.network.state_dict())
         _settle(network.to(self.volumes.device), self.volumes)
-        return Model(network.state_dict(), self.weights.detach().clone())
+        return {**network.state_dict(), _MATCH_WEIGHTS: self.weights.detach().clone()}
 
-    def with_model(self, model: Model) -> PDDNet:
+    def with_model(self, model: Mapping[str, Tensor]) -> PDDNet:
         """The method with what was learned at some time."""
         extractor = Obelisk(
-            weights=Weights.of(model.network),
+            weights=Weights.of(
+                {name: one for name, one in model.items() if name != _MATCH_WEIGHTS}
+            ),
             step=self.method.feature_step,
             window=self.settings.window,
         )
-        first, second, third, fourth = model.weights.tolist()
+        first, second, third, fourth = model[_MATCH_WEIGHTS].tolist()
         return replace(self.method, features=extractor, weights=(first, second, third, fourth))
 
     def state(self) -> dict[str, Any]:

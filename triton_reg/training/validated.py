@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from triton_reg.methods.pdd_net import PDDNet
-from triton_reg.training.pdd_net import Model, PDDTraining
+from triton_reg.method import Method
+from triton_reg.training.recipe import Training
 from triton_reg.training.scans import Scans, mean_dice, pair_scores
 
 
@@ -32,6 +32,7 @@ class ValidatedTraining:
 
     Args:
         training: what is stepped.
+        steps: at most.
         validation: subjects that are not trained on; all their ordered pairs are registered. None
             for a training that runs to its end, whose last weights count.
         structures: label values ``[M]`` to score.
@@ -40,16 +41,17 @@ class ValidatedTraining:
 
     def __init__(
         self,
-        training: PDDTraining,
+        training: Training,
+        steps: int,
         validation: Scans | None,
         structures: Tensor,
         schedule: Schedule,
     ) -> None:
-        self.training, self.validation = training, validation
+        self.training, self.validation, self.steps = training, validation, steps
         self.structures, self.schedule = structures, schedule
         self.losses: list[float] = []
         self.dices: dict[int, float] = {}
-        self.best: Model | None = None
+        self.best: Mapping[str, Tensor] | None = None
 
     @property
     def best_step(self) -> int:
@@ -61,25 +63,24 @@ class ValidatedTraining:
         """Whether all steps are done, or the last validations were no better than the best."""
         done = self.training.done
         waited = sum(step > self.best_step for step in self.dices)
-        return done >= self.training.settings.steps or waited >= self.schedule.patience
+        return done >= self.steps or waited >= self.schedule.patience
 
     def step(self) -> None:
         """One step, and a validation where one is due."""
         self.losses.append(self.training.step())
         done = self.training.done
-        is_due = done % self.schedule.every == 0 or done == self.training.settings.steps
+        is_due = done % self.schedule.every == 0 or done == self.steps
         if self.validation is not None and is_due:
             self._validate(self.validation)
 
-    def result(self) -> PDDNet:
+    def result(self) -> Method:
         """The method of the best validation, or of the last step where there is none."""
-        if self.best is None:
-            return self.training.trained()
-        return self.training.with_model(self.best)
+        best = self.training.model() if self.best is None else self.best
+        return self.training.with_model(best)
 
     def state(self) -> dict[str, Any]:
         """All that decides how it goes on, in plain values and tensors."""
-        best = None if self.best is None else (dict(self.best.network), self.best.weights)
+        best = None if self.best is None else dict(self.best)
         told = {"losses": self.losses, "dices": self.dices, "best": best}
         return {"training": self.training.state(), **told}
 
@@ -87,7 +88,7 @@ class ValidatedTraining:
         """Go on where :meth:`state` was taken, with the same subjects and settings."""
         self.training.load_state(state["training"])
         self.losses, self.dices = list(state["losses"]), dict(state["dices"])
-        self.best = None if state["best"] is None else Model(*state["best"])
+        self.best = state["best"]
 
     def _validate(self, scans: Scans) -> None:
         model = self.training.model()

@@ -1,0 +1,142 @@
+"""Settings of ``--method dio``."""
+
+from dataclasses import replace
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field
+
+from cohort.config.features import (
+    PROMPTS,
+    AtLeastOne,
+    FeatureName,
+    FeatureSettings,
+    Positive,
+    listed,
+)
+from cohort.errors import UsageError
+from triton_reg import DIO, DescentSettings, Intensity, Regularisers
+
+
+class DioSettings(FeatureSettings):
+    """Settings of ``--method dio``; what is not given is the preset's."""
+
+    default_features: ClassVar[FeatureName] = "intensity"
+    from_files: ClassVar[tuple[FeatureName, ...]] = ("learned", "unet", "torchscript")
+
+    preset: Literal["default", "published"] = Field(
+        default="default", description="where the other settings start from"
+    )
+    features: (
+        Literal["mind", "local", "intensity", "learned", "pretrained", "unet", "torchscript"] | None
+    ) = Field(default=None, description="what is compared; intensity")
+    transform: Literal["freeform", "diffeomorphic", "svf", "bspline", "affine", "rigid"] | None = (
+        Field(default=None, description="what the displacement is; diffeomorphic")
+    )
+    first: Literal["affine", "rigid"] | None = Field(
+        default=None, description="a linear map that is found before"
+    )
+    loss: Literal["mse", "lncc"] | None = Field(
+        default=None, description="how features are compared; lncc for intensity, else mse"
+    )
+    lncc_window: int | None = Field(
+        default=None, ge=3, description="width of lncc's cubes in voxels of a level, odd; 5"
+    )
+    levels: Annotated[tuple[AtLeastOne, ...], BeforeValidator(listed)] | None = Field(
+        default=None,
+        description="how much coarser each level is, coarsest first, for features without levels of"
+        " their own; 4,2,1",
+    )
+    iterations: Annotated[tuple[AtLeastOne, ...], BeforeValidator(listed)] | None = Field(
+        default=None, description="at most, on each level"
+    )
+    optimiser: Literal["adam", "sgd"] | None = Field(default=None, description="adam")
+    rate: float | None = Field(
+        default=None, gt=0, description="step, in voxels of the level; what suits the transform"
+    )
+    gradient_sigma: float | None = Field(
+        default=None, ge=0, description="smoothing of the gradient, in voxels of the level"
+    )
+    vector_sigma: float | None = Field(
+        default=None, ge=0, description="smoothing of the vectors after each step"
+    )
+    tolerance: float | None = Field(
+        default=None, gt=0, description="share of the loss that counts as progress; 0.001"
+    )
+    patience: AtLeastOne | None = Field(
+        default=None, description="iterations without progress after which a pair stops; 4"
+    )
+    diffusion: float | None = Field(default=None, ge=0, description="weight of first derivatives")
+    bending: float | None = Field(default=None, ge=0, description="weight of second derivatives")
+    total_variation: float | None = Field(
+        default=None, ge=0, description="weight of the length of first derivatives"
+    )
+    jacobian: float | None = Field(default=None, ge=0, description="weight of folding")
+    spline_spacing: Positive | None = Field(
+        default=None, description="distance of bspline's control points in voxels; 6"
+    )
+    voxel: Annotated[tuple[Positive, Positive, Positive], Field()] | None = Field(
+        default=None, description="size of a voxel along each axis; the cohort's"
+    )
+    masked: bool | None = Field(
+        default=None, description="compare inside both masks alone; true for a cohort with masks"
+    )
+    prompts: Literal["labels", "keypoints", "both"] | None = Field(
+        default=None,
+        description="what the method is told of each pair beside the volumes; measures of it are"
+        " then no test of the method",
+    )
+    prompt_labels: float | None = Field(
+        default=None, ge=0, description="weight of prompted labels beside the features; 1"
+    )
+    prompt_keypoints: float | None = Field(
+        default=None, ge=0, description="weight of prompted keypoints; 1"
+    )
+    prompt_radius: float | None = Field(
+        default=None, gt=0, description="how far a prompted keypoint counts, in voxels; 8"
+    )
+
+    @property
+    def prompt_kinds(self) -> tuple[str, ...]:
+        """See :attr:`FeatureSettings.prompt_kinds`."""
+        return PROMPTS[self.prompts] if self.prompts else ()
+
+    def for_spacing(self, spacing_mm: tuple[float, float, float]) -> dict[str, Any]:
+        """What a working grid whose voxels are no cubes says of lengths, unless they are given."""
+        smallest = min(spacing_mm)
+        if self.voxel is not None or max(spacing_mm) - smallest < 1e-6 * smallest:
+            return {}
+        return {"voxel": tuple(mm / smallest for mm in spacing_mm)}
+
+    def build(self, *, trust_code: bool = False) -> DIO:
+        """The method with these settings; see :meth:`MethodConfig.build`."""
+        features = self.built_features(Intensity().window, trust_code=trust_code)
+        start = DIO.published() if self.preset == "published" else DIO()
+        rule = _changed(start.descent.rule, tolerance=self.tolerance, patience=self.patience)
+        descent = replace(start.descent, rule=rule, **self.given(DescentSettings))
+        weights = _changed(
+            start.prompt_weights,
+            labels=self.prompt_labels,
+            keypoints=self.prompt_keypoints,
+            radius=self.prompt_radius,
+        )
+        nested = {"features", "descent", "regularisers"}
+        own = {name: one for name, one in self.given(DIO).items() if name not in nested}
+        if self.lncc_window is not None:
+            own["window"] = self.lncc_window
+        else:
+            own.pop("window", None)  # that of the intensities
+        try:
+            return replace(
+                start,
+                features=features,
+                descent=descent,
+                regularisers=replace(start.regularisers, **self.given(Regularisers)),
+                prompt_weights=weights,
+                **own,
+            )
+        except ValueError as error:
+            raise UsageError("E_SETTING", str(error)) from None
+
+
+def _changed(settings: Any, **values: Any) -> Any:
+    return replace(settings, **{name: one for name, one in values.items() if one is not None})

@@ -1,0 +1,170 @@
+"""Descent on one level: until features are as like as they get."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from triton_reg.ops.advance import Moments, StepSettings, advance
+from triton_reg.ops.feature_force import Force, ForceSettings, feature_force
+from triton_reg.ops.sampling import positions_of, sampled_with_slopes
+
+# on a GPU the host looks only so often whether every pair has stopped; a stopped pair costs nothing
+_LOOK_EVERY = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class StopRule:
+    """When a pair has converged.
+
+    Attributes:
+        tolerance: an iteration counts as progress if it lowers the loss by this share of it.
+        patience: iterations without progress, one after the other, after which a pair stops.
+    """
+
+    tolerance: float = 5e-4
+    patience: int = 10
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """What vectors of one level should bring together.
+
+    Attributes:
+        fixed, moving: features ``[B, C, *n]`` and ``[B, C, *m]``.
+        placement: where vectors lead, ``[B, 3, 7]``.
+        force: how features are compared.
+        weights: of the fixed voxels, ``[B, 1, *n]``; None for ones.
+        forces: further forces on the vectors, given them and which pairs are active.
+    """
+
+    fixed: Tensor
+    moving: Tensor
+    placement: Tensor
+    force: ForceSettings
+    weights: Tensor | None = None
+    forces: tuple[Callable[[Tensor, Tensor], Force], ...] = ()
+
+    def evaluate(self, vectors: Tensor, active: Tensor) -> Force:
+        """Loss ``[B]`` and gradient of all that there is; zeros for pairs that are not active."""
+        loss, gradient = feature_force(
+            self.fixed, self.moving, vectors, self.placement, self.force,
+            weights=self.weights, active=active,
+        )  # fmt: skip
+        for force in self.forces:
+            extra = force(vectors, active)
+            loss, gradient = loss + extra.loss, gradient + extra.gradient
+        return Force(loss, gradient)
+
+
+class Parametrisation(Protocol):
+    """How parameters ``[B, 3, ...]`` say what the vectors are."""
+
+    def vectors(self, parameters: Tensor) -> Tensor:
+        """Vectors ``[B, 3, *n]`` in voxels; differentiable."""
+        ...
+
+
+class Course(NamedTuple):
+    """How the descent of each pair went.
+
+    Attributes:
+        parameters, moments: the last ones.
+        iterations: evaluations of the loss, ``[B]`` int32.
+        converged: ``[B]``; False where all iterations were used.
+        loss: the last one, ``[B]``.
+        gradient_ratio: length of the last gradient over that of the first, ``[B]``; NaN where the
+            first was zero.
+    """
+
+    parameters: Tensor
+    moments: Moments
+    iterations: Tensor
+    converged: Tensor
+    loss: Tensor
+    gradient_ratio: Tensor
+
+
+def descend(
+    problem: Problem,
+    parametrisation: Parametrisation | None,
+    parameters: Tensor,
+    moments: Moments,
+    step: StepSettings,
+    iterations: int,
+    rule: StopRule,
+) -> Course:
+    """Step until each pair has converged, or so many iterations.
+
+    A pair stops before the step of the iteration that shows it, and each by itself, so that a batch
+    gives what each pair alone does.
+
+    Args:
+        problem: see :class:`Problem`.
+        parametrisation: of the vectors; None where the parameters are the vectors.
+        parameters: to start from.
+        moments: the optimiser's; changed in place.
+        step, iterations, rule: how.
+    """
+    count = len(parameters)
+    device = parameters.device
+    active = torch.ones(count, dtype=torch.bool, device=device)
+    done = torch.zeros(count, dtype=torch.int32, device=device)
+    waited = torch.zeros_like(done)
+    loss = parameters.new_full((count,), torch.inf)
+    first, last = parameters.new_zeros(count), parameters.new_zeros(count)
+    for iteration in range(iterations):
+        force = _pulled(problem, parametrisation, parameters, active)
+        length = force.gradient.flatten(1).norm(dim=1)
+        first = length if iteration == 0 else first
+        last = torch.where(active, length, last)
+        done += active
+        progress = force.loss / loss - 1 <= -rule.tolerance
+        waited = torch.where(progress, 0, waited + active)
+        loss = torch.where(active, force.loss, loss)
+        active = active & (waited < rule.patience)
+        if (device.type == "cpu" or iteration % _LOOK_EVERY == 0) and not active.any():
+            break
+        parameters = advance(parameters, force.gradient, moments, step, active)
+    return Course(parameters, moments, done, ~active, loss, last / first)
+
+
+def _pulled(
+    problem: Problem, parametrisation: Parametrisation | None, parameters: Tensor, active: Tensor
+) -> Force:
+    """Loss and gradient with respect to the parameters."""
+    if parametrisation is None:
+        return problem.evaluate(parameters, active)
+    with torch.enable_grad():
+        leaf = parameters.detach().requires_grad_()
+        vectors = parametrisation.vectors(leaf)
+        force = problem.evaluate(vectors.detach(), active)
+        (gradient,) = torch.autograd.grad(vectors, leaf, force.gradient)
+    return Force(force.loss, gradient)
+
+
+def step_cosine(problem: Problem, vectors: Tensor, moving_volume: Tensor) -> Tensor:
+    """How much of a step lies along the gradient of the moving volume's intensities, ``[B]``.
+
+    The mean, weighted by the step's length, of the absolute cosine between the two. The squared
+    difference of intensities gives 1: whatever is wanted, a voxel can but move along its intensity
+    gradient. Directions at random give 1/2. Jena et al., Medical Image Analysis 2025, on features
+    that are free of this bias.
+
+    Args:
+        problem: whose gradient, before any smoothing, is the step.
+        vectors: where it is taken.
+        moving_volume: ``[B, 1, *m]`` on the grid of the moving features.
+    """
+    active = torch.ones(len(vectors), dtype=torch.bool, device=vectors.device)
+    gradient = problem.evaluate(vectors, active).gradient
+    positions = positions_of(vectors, problem.placement)
+    along = sampled_with_slopes(moving_volume, positions, problem.force.derivative).slopes[:, 0]
+    along = torch.einsum("bia,bizyx->bazyx", problem.placement[..., 4:], along)
+    length = gradient.norm(dim=1)
+    aligned = (gradient * along).sum(1).abs() / along.norm(dim=1).clamp_min(1e-12)
+    counted = along.norm(dim=1) > 0
+    total = (length * counted).flatten(1).sum(1).clamp_min(torch.finfo(length.dtype).tiny)
+    return (aligned * counted).flatten(1).sum(1) / total

@@ -1,0 +1,103 @@
+"""How DIO descends: step, smoothing, stopping and further terms."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+from triton_reg.methods.descent import StopRule
+from triton_reg.methods.level_grids import LevelGrid
+from triton_reg.ops.advance import StepSettings, Vector
+from triton_reg.ops.feature_force import Loss
+
+Transform = Literal["freeform", "diffeomorphic", "svf", "bspline", "affine", "rigid"]
+TRANSFORMS: tuple[Transform, ...] = (
+    "freeform", "diffeomorphic", "svf", "bspline", "affine", "rigid",
+)  # fmt: skip
+LINEAR: tuple[Transform, ...] = ("affine", "rigid")
+# longest, or typical, step in voxels of the level; of linear maps in voxels of the volume
+_RATES: dict[Transform, float] = {
+    "freeform": 0.1, "diffeomorphic": 0.4, "svf": 0.1, "bspline": 0.2, "affine": 0.2, "rigid": 0.2,
+}  # fmt: skip
+# correlation has a scale of its own, below which its gradient is noise; features may have any
+_EPS: dict[Loss, float] = {"lncc": 0.1, "mse": 1e-6}
+_PUBLISHED_RATES: dict[Transform, float] = {"freeform": 0.003, "diffeomorphic": 1.0}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DescentSettings:
+    """How vectors descend on each level.
+
+    Attributes:
+        optimiser: ``"adam"`` or ``"sgd"``.
+        rate: step in voxels of the level, of linear maps in voxels of the volume's border; None for
+            what suits the transform. With ``units="published"`` as published.
+        betas: decay of Adam's moments; None for (0.9, 0.99), published free-form (0.5, 0.99).
+        eps: what Adam adds to its root: gradients much below it move less than those above. It is
+            divided by the number of voxels, as gradients of a mean are, but in published units.
+        gradient_sigma: smooths the gradient, in voxels of the level; elastic behaviour.
+        vector_sigma: smooths the vectors after each step; fluid and elastic at once.
+        rule: when a pair has converged.
+        units: ``"voxel"``: steps and smoothing are the same along every axis in mm;
+            ``"published"``: in shares of half the extent of each axis, as in the released code.
+    """
+
+    optimiser: Literal["adam", "sgd"] = "adam"
+    rate: float | None = None
+    betas: tuple[float, float] | None = None
+    eps: float | None = None
+    gradient_sigma: float = 1.0
+    vector_sigma: float = 0.5
+    rule: StopRule = field(default_factory=StopRule)
+    units: Literal["voxel", "published"] = "voxel"
+
+    def __post_init__(self) -> None:
+        if self.rate is not None and self.rate <= 0:
+            raise ValueError(f"DescentSettings: rate must be positive, got {self.rate}")
+        if min(self.gradient_sigma, self.vector_sigma) < 0:
+            raise ValueError(
+                "DescentSettings: sigmas must not be negative, got "
+                f"{self.gradient_sigma} and {self.vector_sigma}"
+            )
+
+    def step(
+        self, transform: Transform, level: LevelGrid, voxel: Vector, loss: Loss
+    ) -> StepSettings:
+        """The step of one level whose voxels have sizes proportional to ``voxel``."""
+        if self.units == "published":
+            return self._published_step(transform, level)
+        smallest = min(voxel)
+        depth, height, width = (smallest / size for size in voxel)
+        shares = (depth, height, width)
+        smooth = 0.0 if transform in (*LINEAR, "bspline") else 1.0
+        gradient, vectors = (
+            tuple(smooth * sigma * share for share in shares)
+            for sigma in (self.gradient_sigma, self.vector_sigma)
+        )
+        return StepSettings(
+            update="compose" if transform == "diffeomorphic" else "add",
+            optimiser=self.optimiser,
+            rate=self.rate or _RATES[transform],
+            betas=self.betas or (0.9, 0.99),
+            eps=(_EPS[loss] if self.eps is None else self.eps) / math.prod(level.shape),
+            unit=shares,
+            gradient_sigmas=gradient,
+            vector_sigmas=vectors,
+        )
+
+    def _published_step(self, transform: Transform, level: LevelGrid) -> StepSettings:
+        if transform not in _PUBLISHED_RATES:
+            raise ValueError(f"DIO: units='published' knows no {transform}, only freeform and "
+                             "diffeomorphic")  # fmt: skip
+        depth, height, width = (size / 2 for size in level.shape)
+        rate = self.rate or _PUBLISHED_RATES[transform]
+        is_composed = transform == "diffeomorphic"
+        return StepSettings(
+            update="compose" if is_composed else "add",
+            optimiser=self.optimiser,
+            rate=rate / (max(level.shape) - 1) if is_composed else rate,
+            betas=self.betas or ((0.9, 0.99) if is_composed else (0.5, 0.99)),
+            eps=1e-8 if self.eps is None else self.eps,
+            unit=(depth, height, width),
+            gradient_sigmas=(self.gradient_sigma,) * 3,
+            vector_sigmas=(self.vector_sigma,) * 3,
+        )

@@ -1,0 +1,243 @@
+"""Training of DIO's features: gradients reach the network through the optimum."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from triton_reg.features.architecture import Architecture
+from triton_reg.features.intensity import windowed
+from triton_reg.features.learned import LearnedFeatures, masked_levels, network_inputs
+from triton_reg.losses import soft_dice
+from triton_reg.methods.dio import DIO
+from triton_reg.methods.dio_solver import Sides, Solver
+from triton_reg.methods.level_grids import LevelGrid, between, block_means
+from triton_reg.ops.advance import Moments
+from triton_reg.ops.local_correlation import local_correlation_reference
+from triton_reg.ops.resize import grid_shape
+from triton_reg.ops.warp import warp_reference
+from triton_reg.training.augment import random_affine, random_contrast, transformed
+from triton_reg.training.dio_levels import solved_level
+from triton_reg.training.dio_settings import DIOTrainingSettings
+from triton_reg.training.parallel import add_over_processes, check_shares, own_share
+from triton_reg.training.scans import Scans
+from triton_reg.weights import Weights
+
+
+class Example(NamedTuple):
+    """One side of a pair: ``volume`` in source units, ``classes`` and ``mask``, ``[1, 1, ...]``."""
+
+    volume: Tensor
+    classes: Tensor
+    mask: Tensor
+
+
+class DIOTraining:
+    """A feature network in training.
+
+    Each :meth:`step` takes a random ordered pair of subjects, or several, changes them at random,
+    registers their features without gradients, and descends on what the displacement of each level
+    leaves unlike; the gradient passes the optimum by one of the ways of
+    :mod:`triton_reg.methods.implicit`. A level's loss reaches that level's features alone. The same
+    scans, settings and number of threads give the same weights, bit for bit, also where
+    :meth:`state` was kept in between.
+
+    Several processes that have joined a ``torch.distributed`` group share the pairs of each step,
+    as those of :class:`triton_reg.training.pdd_net.PDDTraining` do.
+
+    Jena et al., "Deep implicit optimization enables robust learnable features for deformable image
+    registration", Medical Image Analysis 2025.
+
+    Args:
+        scans: to learn from, at least two, on one grid.
+        settings: see :class:`DIOTrainingSettings`.
+        method: how features are registered while they are learned; its extractor is not used.
+        architecture: the network.
+
+    Raises:
+        ValueError: if there are fewer than two scans, nothing to descend on, or pairs that the
+            processes cannot share evenly.
+    """
+
+    def __init__(
+        self,
+        scans: Scans,
+        settings: DIOTrainingSettings,
+        method: DIO,
+        architecture: Architecture,
+    ) -> None:
+        if len(scans.volumes) < 2:
+            raise ValueError(f"DIOTraining: needs at least two scans, got {len(scans.volumes)}")
+        structures = scans.structures
+        if not settings.image and not (settings.dice and len(structures)):
+            raise ValueError(
+                "DIOTraining: needs a weight for the image loss, or labels and one for Dice"
+            )
+        check_shares(settings.pairs)
+        self.settings, self.architecture, self.scans = settings, architecture, scans
+        self.method = replace(method, levels=architecture.levels, loss=method.loss or "mse")
+        # class numbers, so that one channel a class is one comparison
+        self.classes = torch.bucketize(scans.labels, structures, right=True)
+        self.network = architecture.build(settings.seed).to(scans.volumes.device)
+        self.optimiser = torch.optim.AdamW(
+            self.parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
+        )
+        self.generator = torch.Generator().manual_seed(settings.seed)
+        self.done = 0
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """All that is learned."""
+        return list(self.network.parameters())
+
+    @property
+    def parameter_count(self) -> int:
+        """Numbers that are learned."""
+        return sum(parameter.numel() for parameter in self.parameters)
+
+    def step(self) -> float:
+        """One step; returns the mean loss of its pairs.
+
+        Raises:
+            RuntimeError: if a gradient is not finite.
+        """
+        settings, generator = self.settings, self.generator
+        for group in self.optimiser.param_groups:
+            group["lr"] = settings.learning_rate * (1 - self.done / settings.steps) ** 0.9
+        draws = []
+        for _ in range(settings.pairs):
+            rows = torch.randperm(len(self.scans.volumes), generator=generator)[:2].tolist()
+            matrix = random_affine(generator, settings.augmentation)
+            draws.append((rows, matrix, int(torch.randint(2**31, (1,), generator=generator))))
+        self.optimiser.zero_grad()
+        total = self.scans.volumes.new_zeros(())
+        for (fixed, moving), matrix, seed in own_share(draws):
+            loss = self.loss(fixed, moving, matrix, seed) / settings.pairs
+            loss.backward()
+            total += loss.detach()
+        learned = [one.grad for one in self.parameters if one.grad is not None]
+        add_over_processes([total, *learned])
+        nn.utils.clip_grad_norm_(self.parameters, settings.gradient_norm, error_if_nonfinite=True)
+        self.optimiser.step()
+        self.done += 1
+        return total.item()
+
+    def loss(self, fixed: int, moving: int, matrix: Tensor, seed: int) -> Tensor:
+        """What a step descends on.
+
+        Args:
+            fixed, moving: rows of the scans.
+            matrix: of the fixed subject, see :func:`triton_reg.training.augment.random_affine`.
+            seed: of the changes of contrast and the choice of structures.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        target, source = self._example(fixed), self._example(moving)
+        volume, classes = transformed(target.volume, target.classes, matrix)
+        _, mask = transformed(target.volume, target.mask, matrix)
+        target = Example(volume, classes, mask)
+        pair = [self._features(one, generator) for one in (target, source)]
+        shape = grid_shape(target.volume)
+        solver = Solver(self.method, *(Sides(one, [], shape) for one in pair), None)
+        masks = self._masks(target, source, generator)
+        images = [windowed(one.volume, one.mask, self.settings.window) for one in (target, source)]
+        return self._over_levels(solver, images, masks)
+
+    def _over_levels(self, solver: Solver, images: list[Tensor], masks: list[Tensor]) -> Tensor:
+        """Mean over the levels that take part of what each leaves unlike at its own resolution."""
+        share = self.done / self.settings.steps
+        active = max(sum(begin <= share for begin in self.settings.curriculum), 1)
+        vectors = images[0].new_zeros(1, 3, *solver.grids[0].shape)
+        moments = Moments.of(vectors)
+        losses = []
+        for level, grid in enumerate(solver.grids[:active]):
+            if level:
+                coarse = solver.grids[level - 1]
+                ratio = coarse.factor // grid.factor
+                vectors = between(vectors.detach(), coarse, grid) * ratio
+                moments = Moments(
+                    *(between(one, coarse, grid) for one in moments[:2]), moments.steps
+                )
+            vectors = solved_level(solver, level, vectors, moments, self.settings)
+            losses.append(self._unlike(vectors, grid, images, masks))
+        return torch.stack(losses).mean()
+
+    def _unlike(
+        self, vectors: Tensor, grid: LevelGrid, images: list[Tensor], masks: list[Tensor]
+    ) -> Tensor:
+        """Image and label terms of one level."""
+        settings = self.settings
+        total = vectors.new_zeros(())
+        if settings.image:
+            fixed, moving = (block_means(one, grid.factor) for one in images)
+            warped = warp_reference(moving, vectors, grid.shape)
+            if settings.image_loss == "mse":
+                total = total + settings.image * (fixed - warped).square().mean()
+            else:
+                alike = local_correlation_reference(fixed, warped).mean()
+                total = total + settings.image * (1 - alike)
+        if settings.dice and masks[0].shape[1]:
+            fixed, moving = (block_means(one, grid.factor) for one in masks)
+            warped = warp_reference(moving, vectors, grid.shape)
+            total = total + settings.dice * (1 - soft_dice(fixed, warped).mean())
+        return total
+
+    def trained(self) -> DIO:
+        """The method with what has been learned so far, for volumes in source units."""
+        return self.with_model(self.model())
+
+    def model(self) -> Mapping[str, Tensor]:
+        """What has been learned so far: the network's tensors by name."""
+        return {name: one.detach().clone() for name, one in self.network.state_dict().items()}
+
+    def with_model(self, model: Mapping[str, Tensor]) -> DIO:
+        """The method with what was learned at some time."""
+        extractor = LearnedFeatures(
+            weights=Weights.of(model),
+            architecture=self.architecture,
+            window=self.settings.window,
+        )
+        return replace(self.method, features=extractor)
+
+    def state(self) -> dict[str, Any]:
+        """All that decides the next steps, in plain values and tensors."""
+        return {
+            "network": self.network.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "generator": self.generator.get_state(),
+            "done": self.done,
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on where :meth:`state` was taken, with the same scans and settings."""
+        self.network.load_state_dict(state["network"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.generator.set_state(state["generator"])
+        self.done = state["done"]
+
+    def _example(self, row: int) -> Example:
+        return Example(self.scans.volumes[[row]], self.classes[[row]], self.scans.masks[[row]])
+
+    def _features(self, example: Example, generator: torch.Generator) -> list[Tensor]:
+        """Features of every level, with gradients."""
+        volume = example.volume
+        if self.settings.contrast:
+            volume = random_contrast(volume, generator, self.settings.contrast)
+        inputs = network_inputs(self.architecture, volume, example.mask, self.settings.window)
+        is_half = self.settings.precision == "bfloat16"
+        with torch.autocast(volume.device.type, torch.bfloat16, enabled=is_half):
+            levels = self.network(inputs)
+        return masked_levels(self.architecture, levels, example.mask)
+
+    def _masks(self, target: Example, source: Example, generator: torch.Generator) -> list[Tensor]:
+        """One channel for each of some structures that both subjects have, ``[1, M, ...]``."""
+        if not self.settings.dice:
+            return [one.volume[:, :0] for one in (target, source)]
+        found = [one.classes.unique() for one in (target, source)]
+        shared = found[0][torch.isin(found[0], found[1]) & (found[0] > 0)]
+        if self.settings.structures:
+            order = torch.randperm(len(shared), generator=generator)
+            shared = shared[order[: self.settings.structures].to(shared.device)]
+        numbers = shared.view(1, -1, 1, 1, 1)
+        return [(one.classes == numbers).to(one.volume) for one in (target, source)]

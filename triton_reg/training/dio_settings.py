@@ -1,0 +1,55 @@
+"""How DIO's features are trained."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from triton_reg.features.intensity import Window
+from triton_reg.ops.feature_force import Loss
+
+
+@dataclass(frozen=True, kw_only=True)
+class DIOTrainingSettings:
+    """How :class:`triton_reg.training.dio.DIOTraining` goes about it.
+
+    Attributes:
+        steps: of AdamW.
+        pairs: that are registered in each step, whose gradients are averaged.
+        learning_rate: of AdamW; falls to zero as ``(1 - t)^0.9``.
+        weight_decay: of AdamW.
+        gradient_norm: gradients longer than this are shortened to it.
+        gradient: how gradients pass the optimum: ``"phantom"`` by one more step of the optimiser,
+            ``"implicit"`` by the implicit function theorem, see
+            :mod:`triton_reg.methods.implicit`.
+        damping: of ``"implicit"``, as a share of the mean diagonal of its blocks.
+        dice: weight of ``1 - soft Dice`` of the warped labels.
+        image: weight of the difference of fixed and warped volume.
+        image_loss: that difference: ``"mse"`` or ``"lncc"``.
+        keypoints: weight of the squared distance, in voxels, between keypoints.
+        structures: so many of a pair's structures are compared in a step, at random; 0 for all.
+        curriculum: shares of the steps after which one more level, from the coarsest, takes part.
+        augmentation: standard deviation of the fixed subject's random affine changes.
+        contrast: strength of random changes of both subjects' contrast: gamma, bias field, noise.
+        precision: ``"bfloat16"`` runs the network's convolutions in half the time on CPUs and GPUs
+            that have it; the optimiser, losses and weights stay float32.
+        seed: of the network, the pairs and the augmentation.
+        window: of the volumes, see :class:`triton_reg.features.intensity.Intensity`.
+    """
+
+    steps: int = 600
+    pairs: int = 1
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-2
+    gradient_norm: float = 10.0
+    gradient: Literal["phantom", "implicit"] = "phantom"
+    damping: float = 1.0
+    dice: float = 1.0
+    image: float = 1.0
+    image_loss: Loss = "mse"
+    keypoints: float = 0.0
+    structures: int = 32
+    curriculum: tuple[float, ...] = (0.0, 0.05, 0.15)
+    augmentation: float = 0.0375
+    contrast: float = 0.2
+    precision: Literal["float32", "bfloat16"] = "float32"
+    seed: int = 0
+    window: Window = (1.0, 99.0)
