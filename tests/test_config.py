@@ -173,7 +173,10 @@ def test_extractors_are_chosen_by_name() -> None:
         (["features=unet"], "features=unet needs weights=FILE"),
         (["features=torchscript"], "features=torchscript needs weights=FILE"),
         (["features=torchscript", "weights=net.pt"], r"E_TRUST: .* the program in net\.pt"),
-        (["weights=some.pth"], "weights belongs to features=unet or torchscript, not local"),
+        (
+            ["weights=some.pth"],
+            "weights belongs to features=learned or unet or torchscript, not local",
+        ),
         (["mind_radius=2"], "mind_radius belongs to features=mind, not local"),
         (["features=unet", "weights=nowhere.pth"], r"nowhere\.pth is no checkpoint of the U-Net"),
     ],

@@ -90,7 +90,7 @@ def test_an_assignment_is_read_as_people_write_it(assignments, read, expected) -
         (["preset=two_warp"], "features=obelisk needs weights=FILE"),
         (
             ["weights=x.pth"],
-            "weights belongs to features=unet or obelisk or torchscript, not local",
+            "weights belongs to features=learned or unet or obelisk or torchscript, not local",
         ),
         (["smoothing=median"], "smoothing: Input should be 'min_convolution'"),
         (["radius=2"], "unknown setting 'radius'. Settings of pdd_net: preset, features"),
@@ -111,8 +111,9 @@ def test_every_setting_of_the_method_changes_the_fingerprint() -> None:
         "fit_smoothness": "1", "composition": "full", "prompt_labels": "2",
         "prompt_keypoints": "2", "prompt_radius": "3",
     }  # fmt: skip
-    # weights belong to trained features; count and share need one another; prompt tells the engine
-    elsewhere = {"weights", "count", "share", "prompts"}
+    # weights and what comes with them belong to trained features; count and share need one another;
+    # prompts tell the engine
+    elsewhere = {"weights", "pretrained", "feature_scale", "count", "share", "prompts"}
     assert changes.keys() | elsewhere == PddNetSettings.model_fields.keys()
     prints = {
         built(*["features=mind"] * name.startswith("mind"), f"{name}={value}").fingerprint

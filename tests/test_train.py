@@ -196,7 +196,7 @@ def test_a_store_may_move(store: CohortStore, whole: Path, tmp_path: Path) -> No
     ("arguments", "message"),
     [
         (["--method", "voxelopt"], "E_METHOD: voxelopt is not trained by this command"),
-        (["--method", "nonsense"], "E_METHOD: unknown method 'nonsense'"),
+        (["--method", "nonsense"], "E_METHOD: nonsense is not trained by this command; need pdd_net or dio"),
         (["--folds", 4], "E_TRAIN: .*at least 2 folds of 2 subjects each, got 5 subjects and 4"),
         (["--folds", 2, "--fold", 3], "E_TRAIN: --fold 3: there are folds 1 to 2"),
         (["--supervision", "hope"], "--supervision is 'hope'; need labels or mind"),
@@ -266,7 +266,7 @@ def test_a_damaged_checkpoint_is_told(store: CohortStore, tmp_path: Path, cohort
     ids=str,
 )  # fmt: skip
 def test_a_search_is_the_trainings_own_unless_told(assignments, stages) -> None:
-    assert training_config("pdd_net", None, assignments, SPACING).method.stages == stages
+    assert training_config("pdd_net", None, assignments, SPACING).recipe.method.stages == stages
 
 
 def test_settings_go_to_the_method_the_training_or_its_schedule() -> None:
@@ -274,10 +274,10 @@ def test_settings_go_to_the_method_the_training_or_its_schedule() -> None:
         "pdd_net", None, ["smoothness=2", "patience=3", "window=5,95", "match_weights=3,1,1,1"],
         (1.0, 1.0, 2.0), steps=None, seed=4,
     )  # fmt: skip
-    assert config.settings == TrainingSettings(smoothness=2, seed=4, window=(5, 95))
+    assert config.recipe.settings == TrainingSettings(smoothness=2, seed=4, window=(5, 95))
     assert config.schedule == Schedule(patience=3)
-    assert config.method.weights == (3, 1, 1, 1)
-    (stage,) = config.method.stages
+    assert config.recipe.method.weights == (3, 1, 1, 1)
+    (stage,) = config.recipe.method.stages
     assert isinstance(stage, EvenSearch)
     assert stage.voxel == (1, 1, 2)
 

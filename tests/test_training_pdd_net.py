@@ -94,7 +94,7 @@ def test_a_training_goes_on_from_its_state_bit_for_bit(tmp_path: Path) -> None:
 def validated(patience: int = 9, steps: int = 12) -> ValidatedTraining:
     training = PDDTraining(scans(), replace(SETTINGS, steps=steps), METHOD)
     schedule = Schedule(every=3, patience=patience)
-    return ValidatedTraining(training, scans(4).only([3, 1]), STRUCTURES, schedule)
+    return ValidatedTraining(training, steps, scans(4).only([3, 1]), STRUCTURES, schedule)
 
 
 def test_a_training_stops_when_it_no_longer_helps(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,14 +16,15 @@ from cohort.studies.train import News, Trained, train
 from cohort.studies.training_plan import TrainingTask
 from triton_reg.training.parallel import group_of_torchrun, leads
 
-_SUPERVISIONS = ("labels", "mind")
 _DEVICES = ("cpu", "cuda")
 
 
 def train_command(
     store: Store,
     out: Annotated[Path, typer.Argument(help="Folder for models, scores and the report.")],
-    method: Annotated[str, typer.Option("--method", help="What is trained: pdd_net.")] = "pdd_net",
+    method: Annotated[
+        str, typer.Option("--method", help="What is trained: pdd_net or dio.")
+    ] = "pdd_net",
     folds: Annotated[
         int | None,
         typer.Option(min=2, help="Train so often, and hold other subjects back each time."),
@@ -31,9 +32,12 @@ def train_command(
     fold: Annotated[
         int | None, typer.Option(min=1, help="Train this fold alone, counted from 1.")
     ] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Pairs to learn from. [400]")] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Pairs to learn from. [pdd_net 400, dio 600]")
+    ] = None,
     supervision: Annotated[
-        str, typer.Option(help="labels, or mind: the volumes alone.")
+        str,
+        typer.Option(help="labels; or the volumes alone: mind for pdd_net, volumes for dio."),
     ] = "labels",
     seed: Annotated[
         int, typer.Option(min=0, help="Of folds, initial weights, pairs and augmentation.")
@@ -57,12 +61,11 @@ def train_command(
 
     Writes a model, its curve and its scores for each fold, and a report. The same command again
     goes on where it was. `cohort register STORE RUN --method pdd_net --set features=obelisk --set
-    weights=OUT/fold-1/model.safetensors` registers with a model. `torchrun --nproc-per-node 8
+    weights=OUT/fold-1/model.safetensors` registers with a model; features that dio has learned
+    serve every method, with `--set features=learned`. `torchrun --nproc-per-node 8
     --no-python cohort train STORE OUT --device cuda --set pairs=8` shares the pairs of each step
     among eight GPUs.
     """
-    if supervision not in _SUPERVISIONS:
-        raise UsageError("E_SETTING", f"--supervision is {supervision!r}; need labels or mind")
     if device not in _DEVICES:
         raise UsageError("E_SETTING", f"--device is {device!r}; need cpu or cuda")
     if device == "cuda" and not torch.cuda.is_available():

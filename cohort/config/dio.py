@@ -59,10 +59,10 @@ class DioSettings(FeatureSettings):
     vector_sigma: float | None = Field(
         default=None, ge=0, description="smoothing of the vectors after each step"
     )
-    tolerance: float | None = Field(
+    stop_tolerance: float | None = Field(
         default=None, gt=0, description="share of the loss that counts as progress; 0.001"
     )
-    patience: AtLeastOne | None = Field(
+    stop_patience: AtLeastOne | None = Field(
         default=None, description="iterations without progress after which a pair stops; 4"
     )
     diffusion: float | None = Field(default=None, ge=0, description="weight of first derivatives")
@@ -79,6 +79,10 @@ class DioSettings(FeatureSettings):
     )
     masked: bool | None = Field(
         default=None, description="compare inside both masks alone; true for a cohort with masks"
+    )
+    diagnose: bool | None = Field(
+        default=None,
+        description="also say how much of each step lies along the moving volume's gradient",
     )
     prompts: Literal["labels", "keypoints", "both"] | None = Field(
         default=None,
@@ -111,7 +115,9 @@ class DioSettings(FeatureSettings):
         """The method with these settings; see :meth:`MethodConfig.build`."""
         features = self.built_features(Intensity().window, trust_code=trust_code)
         start = DIO.published() if self.preset == "published" else DIO()
-        rule = _changed(start.descent.rule, tolerance=self.tolerance, patience=self.patience)
+        rule = _changed(
+            start.descent.rule, tolerance=self.stop_tolerance, patience=self.stop_patience
+        )
         descent = replace(start.descent, rule=rule, **self.given(DescentSettings))
         weights = _changed(
             start.prompt_weights,

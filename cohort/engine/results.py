@@ -61,6 +61,12 @@ SCHEMA = pa.schema([
     *((name, pa.float64()) for name in DeformationMeasures._fields),
     *((f"{name}{when}", pa.float64()) for when in ("_before", "") for name in _SIMILARITIES),
     ("ice_mm", pa.float64()),
+    # of methods that optimise, one value a level
+    ("iterations", pa.list_(pa.int32())),
+    ("stop_reasons", pa.list_(pa.string())),
+    ("gradient_ratios", pa.list_(pa.float64())),
+    ("level_losses", pa.list_(pa.float64())),
+    ("step_cosines", pa.list_(pa.float64())),
     ("register_s", pa.float64()),
     ("metrics_s", pa.float64()),
     ("elapsed_s", pa.float64()),

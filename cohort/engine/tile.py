@@ -15,6 +15,7 @@ from torch import Tensor
 
 from cohort.data.one_thread import one_thread
 from cohort.engine import uncertainty
+from cohort.engine.convergence import convergence
 from cohort.engine.measure import measure_pair
 from cohort.engine.plan import Tile
 from cohort.engine.registered_pair import RegisteredPair
@@ -88,7 +89,7 @@ def _row(
     }
     try:
         measures, extras = _register_and_measure(workbench, fixed, moving)
-        row |= measures
+        row |= measures | convergence(extras)
         if spec.keep_uncertainty:
             kept[fixed, moving] = uncertainty.said(extras)
     except SubjectError as error:

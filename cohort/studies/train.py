@@ -131,9 +131,7 @@ def _train_fold(
     validation = _read(store, fold.validation, task).to(place) if fold.validation else None
     structures = learned.structures
     training = task.recipe.start(learned)
-    course = ValidatedTraining(
-        training, task.recipe.steps, validation, structures, task.schedule
-    )
+    course = ValidatedTraining(training, task.recipe.steps, validation, structures, task.schedule)
     _resume(course, folder / _CHECKPOINT)
     if started is not None and leads():
         started(fold.name, training.parameter_count)
@@ -174,7 +172,7 @@ def _read(store: CohortStore, names: tuple[str, ...], task: TrainingTask) -> Sca
         raise UsageError(
             "E_TRAIN",
             f"--supervision labels needs labels of every subject; {len(without)} have none, such"
-            f" as {without[0]}. --supervision mind needs none",
+            f" as {without[0]}. --supervision mind (pdd_net) or volumes (dio) needs none",
         )
     volumes = np.stack([one.volume for one in subjects])
     ones, zeros = np.ones_like(volumes[0]), np.zeros(volumes.shape[1:], np.int32)

@@ -17,7 +17,7 @@ from triton_reg.methods.level_grids import LevelGrid, between, block_means
 from triton_reg.ops.advance import Moments
 from triton_reg.ops.local_correlation import local_correlation_reference
 from triton_reg.ops.resize import grid_shape
-from triton_reg.ops.warp import warp_reference
+from triton_reg.ops.warp import warp
 from triton_reg.training.augment import random_affine, random_contrast, transformed
 from triton_reg.training.dio_levels import solved_level
 from triton_reg.training.dio_settings import DIOTrainingSettings
@@ -171,7 +171,7 @@ class DIOTraining:
         total = vectors.new_zeros(())
         if settings.image:
             fixed, moving = (block_means(one, grid.factor) for one in images)
-            warped = warp_reference(moving, vectors, grid.shape)
+            warped = warp(moving, vectors)
             if settings.image_loss == "mse":
                 total = total + settings.image * (fixed - warped).square().mean()
             else:
@@ -179,7 +179,7 @@ class DIOTraining:
                 total = total + settings.image * (1 - alike)
         if settings.dice and masks[0].shape[1]:
             fixed, moving = (block_means(one, grid.factor) for one in masks)
-            warped = warp_reference(moving, vectors, grid.shape)
+            warped = warp(moving, vectors)
             total = total + settings.dice * (1 - soft_dice(fixed, warped).mean())
         return total
 

@@ -31,7 +31,7 @@ def solved_level(
 
     features = solver.fixed.levels[level], solver.moving.levels[level]
     placement = placement_on(solver.matrix, grid)
-    step = own.descent.step(own.transform, grid, own.voxel)
+    step = own.descent.step(own.transform, grid, own.voxel, own.force.loss)
     if settings.gradient == "phantom":
         last = DescentStep(placement, own.force, step, moments)
         return jacobian_free(solve, last, *features, steps=1)

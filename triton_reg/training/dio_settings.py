@@ -4,7 +4,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from triton_reg.features.intensity import Window
+from triton_reg.methods.dio import DIO
 from triton_reg.ops.feature_force import Loss
+
+# how features are registered while they are learned: less thoroughly than later
+TRAINED_THROUGH = DIO(transform="diffeomorphic", loss="mse", iterations=(40, 25, 15))
 
 
 @dataclass(frozen=True, kw_only=True)
