@@ -87,13 +87,14 @@ BUILDS = (
         correlation_kernels.window_products_kernel,
         {**CORRELATED, "BLOCK": 256},
         INDIRECT,
-        (56, 56),
+        (40, 40),
+        shared=1024,
     ),
     Build(
         correlation_kernels.coefficients_kernel,
         {"C": 16, "WEIGHTED": True, "BLOCK": 256},
         INDIRECT,
-        (80, 80),
+        (53, 44),
         shared=16,
     ),
     *(
@@ -109,10 +110,10 @@ BUILDS = (
                 "SAMPLED": sampled,
             },
             INDIRECT,
-            (187, 187),
+            registers,
             shared=1024,
         )
-        for sampled in (True, False)
+        for sampled, registers in ((True, (49, 53)), (False, (231, 196)))
     ),
     Build(
         stop_kernel.stop_kernel,

@@ -82,6 +82,8 @@ def _taps(position: Tensor, derivative: Derivative) -> _Taps:
         return _Taps(first.long(), [1 - share, share], [-ones, ones])
     first = (position.detach() - 0.5).floor()
     share = position - 0.5 - first
-    lower = (0.5 - share).clamp_min(0)
-    upper = (share - 0.5).clamp_min(0)
+    # not clamped: on a voxel both would pass on a gradient
+    none = torch.zeros_like(share)
+    lower = torch.where(share < 0.5, 0.5 - share, none)
+    upper = torch.where(share < 0.5, none, share - 0.5)
     return _Taps(first.long(), [lower, 1 - lower - upper, upper], [share - 1, 1 - 2 * share, share])
