@@ -154,7 +154,7 @@ def test_features_that_no_kernel_reads_are_refused() -> None:
 def test_smoothing_is_the_definition(
     sigmas: tuple[float, float, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gaussian_kernels, "_BLOCK", 16)
+    monkeypatch.setattr(gaussian_kernels, "_BLOCK", 32)
     field = vectors(FIXED, 1.0, 2, 3)
     found = smoothing._smoothed_cuda(field, sigmas)
     assert_as_good_as_float32(found, lambda f: smoothed_reference(f, sigmas), field)
@@ -163,15 +163,15 @@ def test_smoothing_is_the_definition(
 @pytest.mark.parametrize("settings", STEPS, ids=lambda one: f"{one.update} {one.optimiser}")
 def test_a_step_is_the_definition(settings: StepSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     whole_volumes(monkeypatch)
-    start = vectors((4, 1, 7), 1.0, 3, 1)
+    start = vectors((4, 1, 7), 1.0, 2, 1)
     ours, theirs = Moments.of(start), Moments.of(start.double())
     one, other = start, start.double()
-    for index, active in enumerate((None, torch.tensor([True, False, True]))):
-        gradient = vectors((4, 1, 7), 1.0, 3, 10 + index)
+    for index, active in enumerate((None, torch.tensor([True, False]))):
+        gradient = vectors((4, 1, 7), 1.0, 2, 10 + index)
         one = stepping._advance_cuda(one, surrounded(gradient), *ours, active, *settings.values())
         before = other
         other = advance_reference(other, gradient.double(), theirs, settings, active)
-    assert torch.equal(ours.steps, torch.tensor([2, 1, 2], dtype=torch.int32))
+    assert torch.equal(ours.steps, torch.tensor([2, 1], dtype=torch.int32))
     torch.testing.assert_close(one.double(), other, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(ours.first.double(), theirs.first, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(ours.second.double(), theirs.second, rtol=1e-5, atol=1e-6)
@@ -197,7 +197,7 @@ def test_a_descent_is_the_plain_loop(update: str, monkeypatch: pytest.MonkeyPatc
     tensors.fixed[1], tensors.moving[1] = 0, 0
     step = StepSettings(
         update=update,  # type: ignore[arg-type]
-        rate=0.5, gradient_sigmas=(1.0, 0.0, 0.5), vector_sigmas=(0.0, 0.5, 0.0),
+        rate=0.5, gradient_sigmas=(0.5, 0.0, 0.0), vector_sigmas=(0.0, 0.5, 0.0),
     )  # fmt: skip
     start = 0.1 * tensors.vectors
     ours, theirs = Moments.of(start), Moments.of(start.double())

@@ -32,6 +32,7 @@ class DioTrainingChoices(BaseModel):
     weight_decay: float | None = Field(default=None, ge=0)
     gradient_norm: Positive | None = None
     gradient: Literal["phantom", "implicit"] | None = None
+    phantom_steps: AtLeastOne | None = None
     damping: float | None = Field(default=None, ge=0)
     dice: float | None = Field(default=None, ge=0)
     image: float | None = Field(default=None, ge=0)

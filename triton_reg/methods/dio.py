@@ -100,6 +100,7 @@ class DIO:
             raise ValueError(
                 f"DIO: transform must be one of {', '.join(TRANSFORMS)}, got {self.transform!r}"
             )
+        _ = self.force  # raises for a loss or a window that there is not
         factors = self.level_factors
         if len(self.iterations) != len(factors):
             raise ValueError(

@@ -14,9 +14,9 @@ TRANSFORMS: tuple[Transform, ...] = (
     "freeform", "diffeomorphic", "svf", "bspline", "affine", "rigid",
 )  # fmt: skip
 LINEAR: tuple[Transform, ...] = ("affine", "rigid")
-# longest, or typical, step in voxels of the level; of linear maps in voxels of the volume
+# longest, or typical, step in voxels of the level; of linear maps that of the volume's faces
 _RATES: dict[Transform, float] = {
-    "freeform": 0.1, "diffeomorphic": 0.4, "svf": 0.1, "bspline": 0.2, "affine": 0.2, "rigid": 0.2,
+    "freeform": 0.1, "diffeomorphic": 0.4, "svf": 0.1, "bspline": 0.1, "affine": 0.1, "rigid": 0.1,
 }  # fmt: skip
 # correlation has a scale of its own, below which its gradient is noise; features may have any
 _EPS: dict[Loss, float] = {"lncc": 0.1, "mse": 1e-6}
@@ -29,8 +29,8 @@ class DescentSettings:
 
     Attributes:
         optimiser: ``"adam"`` or ``"sgd"``.
-        rate: step in voxels of the level, of linear maps in voxels of the volume's border; None for
-            what suits the transform. With ``units="published"`` as published.
+        rate: step in voxels of the level, of linear maps that of the volume's faces; None for what
+            suits the transform. With ``units="published"`` as published.
         betas: decay of Adam's moments; None for (0.9, 0.99), published free-form (0.5, 0.99).
         eps: what Adam adds to its root: gradients much below it move less than those above. It is
             divided by the number of voxels, as gradients of a mean are, but in published units.
@@ -76,7 +76,9 @@ class DescentSettings:
         return StepSettings(
             update="compose" if transform == "diffeomorphic" else "add",
             optimiser=self.optimiser,
-            rate=self.rate or _RATES[transform],
+            # parameters of splines and linear maps are lengths in the volume
+            rate=(self.rate or _RATES[transform])
+            * (level.factor if transform in (*LINEAR, "bspline") else 1),
             betas=self.betas or (0.9, 0.99),
             eps=(_EPS[loss] if self.eps is None else self.eps) / math.prod(level.shape),
             unit=shares,

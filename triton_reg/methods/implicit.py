@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from triton_reg.methods.descent import Parametrisation
 from triton_reg.ops.advance import (
     Moments,
     StepSettings,
@@ -155,20 +156,29 @@ class DescentStep:
         step: how vectors move. With Adam its moments count as constants, except that steps that
             compose feed the live gradient to the first one, as published.
         moments: of the descent that found the optimum; None for the gradient itself.
+        parametrisation: of the vectors, if what moves are parameters that stand for them: those of
+            an affine map, for example. It must be differentiable twice.
     """
 
     placement: Tensor
     force: ForceSettings
     step: StepSettings
     moments: Moments | None = None
+    parametrisation: Parametrisation | None = None
 
     def residual(self, fixed: Tensor, moving: Tensor, vectors: Tensor) -> Tensor:
-        """Gradient of the loss with respect to the vectors in units of length."""
-        found = feature_force(fixed, moving, vectors, self.placement, self.force).gradient
+        """Gradient of the loss with respect to vectors, or parameters, in units of length."""
+        if self.parametrisation is None:
+            found = feature_force(fixed, moving, vectors, self.placement, self.force).gradient
+        else:
+            # not autograd.grad, which would want a graph where phantom steps record none
+            reached, pulled, *_ = torch.func.vjp(self.parametrisation.vectors, vectors)
+            force = feature_force(fixed, moving, reached, self.placement, self.force)
+            (found,) = pulled(force.gradient)
         return found * found.new_tensor(self.step.unit).view(1, 3, 1, 1, 1)
 
     def __call__(self, fixed: Tensor, moving: Tensor, vectors: Tensor) -> Tensor:
-        """The vectors after the step."""
+        """The vectors, or parameters, after the step."""
         direction = smoothed(self.residual(fixed, moving, vectors), self.step.gradient_sigmas)
         if self.moments is not None:
             if self.step.update == "compose":

@@ -21,6 +21,7 @@ from triton_reg.ops.warp import warp
 from triton_reg.training.augment import random_affine, random_contrast, transformed
 from triton_reg.training.dio_levels import solved_level
 from triton_reg.training.dio_settings import DIOTrainingSettings
+from triton_reg.training.label_readout import LabelReadout
 from triton_reg.training.parallel import add_over_processes, check_shares, own_share
 from triton_reg.training.scans import Scans
 from triton_reg.weights import Weights
@@ -81,6 +82,8 @@ class DIOTraining:
         # class numbers, so that one channel a class is one comparison
         self.classes = torch.bucketize(scans.labels, structures, right=True)
         self.network = architecture.build(settings.seed).to(scans.volumes.device)
+        count = len(structures) + 1 if settings.readout and len(structures) else 0
+        self.readout = LabelReadout(architecture, count, settings.seed).to(scans.volumes.device)
         self.optimiser = torch.optim.AdamW(
             self.parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
@@ -90,12 +93,12 @@ class DIOTraining:
     @property
     def parameters(self) -> list[nn.Parameter]:
         """All that is learned."""
-        return list(self.network.parameters())
+        return [*self.network.parameters(), *self.readout.parameters()]
 
     @property
     def parameter_count(self) -> int:
-        """Numbers that are learned."""
-        return sum(parameter.numel() for parameter in self.parameters)
+        """Numbers that are learned and kept."""
+        return sum(parameter.numel() for parameter in self.network.parameters())
 
     def step(self) -> float:
         """One step; returns the mean loss of its pairs.
@@ -142,7 +145,14 @@ class DIOTraining:
         solver = Solver(self.method, *(Sides(one, [], shape) for one in pair), None)
         masks = self._masks(target, source, generator)
         images = [windowed(one.volume, one.mask, self.settings.window) for one in (target, source)]
-        return self._over_levels(solver, images, masks)
+        loss = self._over_levels(solver, images, masks)
+        if not self.readout.classes:
+            return loss
+        read = [
+            self.readout(levels, one.classes, generator)
+            for levels, one in zip(pair, (target, source), strict=True)
+        ]
+        return loss + self.settings.readout * torch.stack(read).mean()
 
     def _over_levels(self, solver: Solver, images: list[Tensor], masks: list[Tensor]) -> Tensor:
         """Mean over the levels that take part of what each leaves unlike at its own resolution."""
@@ -204,6 +214,7 @@ class DIOTraining:
         """All that decides the next steps, in plain values and tensors."""
         return {
             "network": self.network.state_dict(),
+            "readout": self.readout.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "generator": self.generator.get_state(),
             "done": self.done,
@@ -212,6 +223,7 @@ class DIOTraining:
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Go on where :meth:`state` was taken, with the same scans and settings."""
         self.network.load_state_dict(state["network"])
+        self.readout.load_state_dict(state["readout"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.generator.set_state(state["generator"])
         self.done = state["done"]

@@ -34,7 +34,7 @@ def solved_level(
     step = own.descent.step(own.transform, grid, own.voxel, own.force.loss)
     if settings.gradient == "phantom":
         last = DescentStep(placement, own.force, step, moments)
-        return jacobian_free(solve, last, *features, steps=1)
+        return jacobian_free(solve, last, *features, settings.phantom_steps)
     plain = DescentStep(placement, own.force, step)
     return implicit_function(
         solve,

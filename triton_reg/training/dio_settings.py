@@ -21,13 +21,17 @@ class DIOTrainingSettings:
         learning_rate: of AdamW; falls to zero as ``(1 - t)^0.9``.
         weight_decay: of AdamW.
         gradient_norm: gradients longer than this are shortened to it.
-        gradient: how gradients pass the optimum: ``"phantom"`` by one more step of the optimiser,
-            ``"implicit"`` by the implicit function theorem, see
+        gradient: how gradients pass the optimum: ``"phantom"`` by a few more steps of the
+            optimiser, ``"implicit"`` by the implicit function theorem, see
             :mod:`triton_reg.methods.implicit`.
+        phantom_steps: how many they are.
         damping: of ``"implicit"``, as a share of the mean diagonal of its blocks.
         dice: weight of ``1 - soft Dice`` of the warped labels.
         image: weight of the difference of fixed and warped volume.
         image_loss: that difference: ``"mse"`` or ``"lncc"``.
+        readout: weight of the cross-entropy of each voxel's class, read linearly from its features
+            by layers that are thrown away. It says at every voxel what the features should tell
+            apart, where the optimum has but one gradient a pair.
         keypoints: weight of the squared distance, in voxels, between keypoints.
         structures: so many of a pair's structures are compared in a step, at random; 0 for all.
         curriculum: shares of the steps after which one more level, from the coarsest, takes part.
@@ -45,10 +49,12 @@ class DIOTrainingSettings:
     weight_decay: float = 1e-2
     gradient_norm: float = 10.0
     gradient: Literal["phantom", "implicit"] = "phantom"
+    phantom_steps: int = 1
     damping: float = 1.0
     dice: float = 1.0
     image: float = 1.0
     image_loss: Loss = "mse"
+    readout: float = 1.0
     keypoints: float = 0.0
     structures: int = 32
     curriculum: tuple[float, ...] = (0.0, 0.05, 0.15)
