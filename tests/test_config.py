@@ -62,7 +62,8 @@ def test_every_setting_of_the_method_can_be_set() -> None:
     own = {field.name for field in fields(VoxelOpt)} - {"level"}
     level = {field.name for field in fields(LevelSettings)}
     mind = {"window"} | {f"mind_{field.name}" for field in fields(MindSSC)} - {"mind_window"}
-    assert ours == {"preset", "weights"} | own | level | mind
+    learned = {"weights", "pretrained", "feature_scale"}
+    assert ours == {"preset"} | learned | own | level | mind
 
 
 def test_every_setting_changes_the_fingerprint() -> None:

@@ -24,7 +24,7 @@ from triton_reg.ops._triton.feature_force import active_bytes, led
 from triton_reg.ops._triton.feature_lines import FeatureLines, channels_at, lines_of
 from triton_reg.ops._triton.layout import FUSED, SIZES
 from triton_reg.ops._triton.reduction import reduced
-from triton_reg.ops._triton.taps import axis_taps, corners, placed, pulled_along, values_of
+from triton_reg.ops._triton.taps import corners, placed_taps, pulled_along, values_of
 
 _BLOCK = 256
 _GROUP_BYTES = 2**33  # of sums at a time
@@ -63,9 +63,8 @@ def correlation_force_kernel(
     others are those of ``squares_force_kernel``. Grid ``(cdiv(N, BLOCK), B)``.
     """
     pair, voxels = tl.program_id(1).to(tl.int64), fixed_depth * fixed_height * fixed_width
-    batch = tl.num_programs(1)
     index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)[:, None, None]
-    inside = index < voxels
+    inside, batch = index < voxels, tl.num_programs(1)
     out = gradient + pair * 3 * voxels + index
     if tl.load(active + pair) == 0:
         if not SAMPLED:
@@ -73,13 +72,11 @@ def correlation_force_kernel(
                 tl.store(out + axis * voxels, tl.zeros([BLOCK, 1, 1], tl.float32), mask=inside)
         return
     moving = lines_of(moving, pair, TYPE, ALIGNED)
-    vectors += pair * 3 * voxels
     placement += pair * 21
-    fields = (vectors, vectors + voxels, vectors + 2 * voxels)
-    z, y, x = placed(fields, placement, index, inside, fixed_height, fixed_width)
-    z = axis_taps(z, depth, SYMMETRIC)
-    y = axis_taps(y, height, SYMMETRIC)
-    x = axis_taps(x, width, SYMMETRIC)
+    z, y, x = placed_taps(
+        vectors + pair * 3 * voxels, placement, index, inside, voxels, fixed_height, fixed_width,
+        depth, height, width, SYMMETRIC,
+    )  # fmt: skip
     found = corners(moving, z, y, x, height, width, C, PARTS, LANES, VECTOR)
     channel = tl.arange(0, LANES)[None, :, None] * VECTOR + tl.arange(0, VECTOR)[None, None, :]
     lanes = voxels.to(tl.int64) * C
@@ -171,25 +168,30 @@ def _group_force(
             **form.constants, SYMMETRIC=symmetric, SAMPLED=sampled, **FUSED,
         )  # fmt: skip
 
-    def along(source: Tensor, target: Tensor, size: int, stride: int) -> None:
-        window_axis_kernel[(blocks, len(source) * batch)](
-            source, target, active, batch, size, stride, lanes, radius, BLOCK=_BLOCK, **FUSED
-        )
-
     blocks = triton.cdiv(lanes, _BLOCK)
     over_positions(sampled=True)
     window_products_kernel[(blocks, batch)](
         fixed.addresses, warped, sums, active, width, lanes, radius,
         TYPE=form.constants["TYPE"], C=channels, ALIGNED=form.aligned, BLOCK=_BLOCK, **FUSED,
     )  # fmt: skip
-    along(sums, spare, height, width * channels)
+    _sum_along(sums, spare, active, height, width * channels, radius)
     partial = vectors.new_empty(batch, blocks)
     coefficients_kernel[(blocks, batch)](
         spare, sums, vectors if weights is None else weights, active, partial,
         depth, height * width * channels, lanes, radius, float(window**3),
         C=channels, WEIGHTED=weights is not None, BLOCK=_BLOCK, **FUSED,
     )  # fmt: skip
-    along(sums[:3], spare[:3], width, channels)
-    along(spare[:3], sums[:3], height, width * channels)
+    _sum_along(sums[:3], spare[:3], active, width, channels, radius)
+    _sum_along(spare[:3], sums[:3], active, height, width * channels, radius)
     over_positions(sampled=False)
     return reduced(partial, maximum=False, scale=1 / lanes), gradient
+
+
+def _sum_along(
+    source: Tensor, target: Tensor, active: Tensor, size: int, stride: int, radius: int
+) -> None:
+    """Sums along an axis of ``[K, B, lanes]``."""
+    fields, batch, lanes = source.shape
+    window_axis_kernel[(triton.cdiv(lanes, _BLOCK), fields * batch)](
+        source, target, active, batch, size, stride, lanes, radius, BLOCK=_BLOCK, **FUSED
+    )

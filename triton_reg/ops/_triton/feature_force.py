@@ -17,7 +17,7 @@ from torch import Tensor
 from triton_reg.ops._triton.feature_lines import FeatureLines, channels_at, lines_of
 from triton_reg.ops._triton.layout import FUSED, SIZES
 from triton_reg.ops._triton.reduction import reduced
-from triton_reg.ops._triton.taps import axis_taps, corners, placed, pulled_along, values_of
+from triton_reg.ops._triton.taps import corners, placed_taps, pulled_along, values_of
 
 
 @triton.jit
@@ -70,8 +70,7 @@ def squares_force_kernel(
     """
     pair, voxels = tl.program_id(1).to(tl.int64), fixed_depth * fixed_height * fixed_width
     index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)[:, None, None]
-    inside = index < voxels
-    blocks = tl.num_programs(0)
+    inside, blocks = index < voxels, tl.num_programs(0)
     sums += pair * 2 * blocks + tl.program_id(0)
     out = gradient + pair * 3 * voxels + index
     if tl.load(active + pair) == 0:
@@ -83,13 +82,11 @@ def squares_force_kernel(
         return
     fixed = lines_of(fixed, pair, TYPE, ALIGNED)
     moving = lines_of(moving, pair, TYPE, ALIGNED)
-    vectors += pair * 3 * voxels
     placement += pair * 21
-    fields = (vectors, vectors + voxels, vectors + 2 * voxels)
-    z, y, x = placed(fields, placement, index, inside, fixed_height, fixed_width)
-    z = axis_taps(z, depth, SYMMETRIC)
-    y = axis_taps(y, height, SYMMETRIC)
-    x = axis_taps(x, width, SYMMETRIC)
+    z, y, x = placed_taps(
+        vectors + pair * 3 * voxels, placement, index, inside, voxels, fixed_height, fixed_width,
+        depth, height, width, SYMMETRIC,
+    )  # fmt: skip
     found = corners(moving, z, y, x, height, width, C, PARTS, LANES, VECTOR)
     values = values_of(found, z, y, x, PARTS)
     here = channels_at(fixed, tl.minimum(index, voxels - 1), C, PARTS, LANES, VECTOR)

@@ -18,22 +18,35 @@ from triton_reg.ops._triton.layout import coordinates
 
 
 @triton.jit
-def placed(vectors, placement, index, inside, height, width):
-    """Where fixed voxels ``index`` lie in the moving volume: three positions.
+def placed_taps(
+    vectors,
+    placement,
+    index,
+    inside,
+    voxels,
+    fixed_height,
+    fixed_width,
+    depth,
+    height,
+    width,
+    SYMMETRIC: tl.constexpr,
+):
+    """What fixed voxels ``index`` meet in the moving volume: the taps along its three axes.
 
-    ``vectors [3, N]`` and ``placement [3, 7]`` of one pair, ``N`` the voxels of ``vectors``'
-    ``height`` and ``width``.
+    ``vectors [3, voxels]`` and ``placement [3, 7]`` of one pair.
     """
-    z, y, x = coordinates(index, height, width)
+    z, y, x = coordinates(index, fixed_height, fixed_width)
     z, y, x = z.to(tl.float32), y.to(tl.float32), x.to(tl.float32)
-    first, second, third = vectors
-    w0 = tl.load(first + index, mask=inside, other=0.0)
-    w1 = tl.load(second + index, mask=inside, other=0.0)
-    w2 = tl.load(third + index, mask=inside, other=0.0)
+    w0 = tl.load(vectors + index, mask=inside, other=0.0)
+    w1 = tl.load(vectors + voxels + index, mask=inside, other=0.0)
+    w2 = tl.load(vectors + 2 * voxels + index, mask=inside, other=0.0)
+    there_z = _row_product(placement, z, y, x, w0, w1, w2)
+    there_y = _row_product(placement + 7, z, y, x, w0, w1, w2)
+    there_x = _row_product(placement + 14, z, y, x, w0, w1, w2)
     return (
-        _row_product(placement, z, y, x, w0, w1, w2),
-        _row_product(placement + 7, z, y, x, w0, w1, w2),
-        _row_product(placement + 14, z, y, x, w0, w1, w2),
+        axis_taps(there_z, depth, SYMMETRIC),
+        axis_taps(there_y, height, SYMMETRIC),
+        axis_taps(there_x, width, SYMMETRIC),
     )
 
 
