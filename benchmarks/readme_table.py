@@ -7,17 +7,16 @@ A file that is not there has no table. ``tests/test_readme_table.py`` fails wher
 results differ.
 """
 
-import csv
 import re
-import textwrap
-from collections.abc import Iterable
 from pathlib import Path
+
+from benchmarks.markdown_tables import Row, fraction, machine, paragraph, rows_of, table, whole
+from benchmarks.readme_dio import dio_kernels, dio_quality, dio_trained
 
 PROJECT = Path(__file__).parents[1]
 README = PROJECT / "README.md"
 RESULTS = PROJECT / "benchmarks" / "results"
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
-Row = dict[str, str]
 # rows of voxelopt_quality.csv that stand in the README, and how they are called there
 QUALITY = {
     "published settings, MIND, full grid": "published settings on the full grid, MIND",
@@ -41,39 +40,6 @@ PDD_CASES = (
     "forward and backward, 12 x 16 x 12, 7³, 16 channels",
     "fit, 50 steps, 29³ x 11³",
 )
-
-
-def rows_of(path: Path) -> list[Row]:
-    """The rows of a results file, none if it is not there."""
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def table(head: str, rows: Iterable[tuple[str, ...]]) -> str:
-    """A Markdown table; ``head`` has its columns between ``|``."""
-    columns = [one.strip() for one in head.split("|")]
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def paragraph(text: str) -> str:
-    return textwrap.fill(text, 100, break_on_hyphens=False)
-
-
-def fraction(text: str, digits: int = 3) -> str:
-    """Without the zero before the point, as the field writes overlaps: ``.618``."""
-    return f"{float(text):.{digits}f}".removeprefix("0")
-
-
-def whole(text: str) -> str:
-    return f"{float(text):,.0f}"
-
-
-def machine(row: Row) -> str:
-    """The processor, without the number of threads, which the text tells."""
-    return row["cpu"].partition(",")[0]
 
 
 def kernels(results: Path) -> list[str]:
@@ -224,7 +190,10 @@ def gpus(results: Path) -> list[str]:
     return ["On a GPU, features ready (`benchmarks/voxelopt_gpu.py`):", table(head, lines)]
 
 
-TABLES = (kernels, pdd_kernels, quality, peers, pdd_quality, cohorts, gpus)
+TABLES = (
+    kernels, pdd_kernels, dio_kernels, quality, peers, pdd_quality, dio_quality, dio_trained,
+    cohorts, gpus,
+)  # fmt: skip
 
 
 def block(results: Path = RESULTS) -> str:

@@ -39,6 +39,16 @@ def test_composition_and_integration_are_the_definitions(
         )
 
 
+@pytest.mark.parametrize("shape", [(1, 5, 6), (5, 1, 6), (5, 6, 1), (1, 4, 1)], ids=str)
+@pytest.mark.parametrize("longest", [0.4, 5.0])
+def test_no_sample_leaves_an_axis_of_one_voxel(shape: Shape, longest: float) -> None:
+    first, second = vectors(shape, longest, 2, 1), vectors(shape, 5.0, 2, 2)
+    assert_as_good_as_float32(
+        compose(first.numpy(), second.numpy()), compose_reference, first, second
+    )
+    assert_as_good_as_float32(integrate(first.numpy()), integrate_reference, first)
+
+
 @pytest.mark.parametrize("padding", ["zeros", "border"])
 @pytest.mark.parametrize("channels", [1, 2, 3, 14])
 @pytest.mark.parametrize("size", [(6, 8, 7), (1, 3, 2), (16, 18, 20)], ids=str)

@@ -14,9 +14,12 @@ from cohort.config.training import training_config
 from cohort.data.geometry import Grid
 from cohort.data.store import CohortStore, Subject
 from cohort.engine.plan import PlanSettings, open_run
+from cohort.engine.regenerate import regenerate_pair
 from cohort.engine.results import read_rows
 from cohort.engine.run import run
+from cohort.engine.workbench import Workbench
 from cohort.errors import UsageError
+from cohort.report.views import pair_views
 from cohort.studies.train import News, train
 from cohort.studies.training_plan import TrainingTask
 from triton_reg import DIO, Architecture, LearnedFeatures, MindSSC, PDDNet, VoxelOpt
@@ -242,3 +245,19 @@ def test_volumes_alone_can_be_learned_from(tmp_path: Path) -> None:
     assert torch.isfinite(
         torch.cat([one.flatten() for one in load_features(found.model).weights.tensors.values()])
     ).all()
+
+
+def test_the_report_shows_the_features_of_each_level(tmp_path: Path) -> None:
+    store = tiny_cohort(tmp_path / "cohort.zarr", subjects=2)
+    for name, features, expected in (
+        ("mind", "mind", ["features /4", "features /2", "features /1"]),
+        ("intensity", "intensity", []),  # the volume is beside it anyway
+    ):
+        method = config(*QUICK, f"features={features}")
+        open_run(tmp_path / name, store, PlanSettings(method))
+        images = regenerate_pair(Workbench.open(tmp_path / name), "sub-00", "sub-01")
+        assert list(images.features) == expected
+        assert all(one.shape == (3, 16, 18, 20) for one in images.features.values())
+        assert all(one.max() == 255 for one in images.features.values())
+        shown = [view.name for view in pair_views(images)]
+        assert shown[-len(expected) :] == expected if expected else shown[-1] == "grid"

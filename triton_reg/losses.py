@@ -1,20 +1,40 @@
-"""What training descends on: overlap of labels and smoothness of displacements."""
+"""What training descends on: overlap of labels, likeness of volumes, smooth displacements."""
 
 import torch
 from torch import Tensor
 
 from triton_reg.ops.dense_cost import sampled_plane
 from triton_reg.ops.lattice import Lattice
+from triton_reg.ops.local_correlation import local_correlation_reference
 
 
-def soft_dice(fixed_masks: Tensor, warped_masks: Tensor) -> Tensor:
+def soft_dice(fixed_masks: Tensor, warped_masks: Tensor, order: int = 2) -> Tensor:
     """``2 Σ f w / (Σ f² + Σ w²)`` of each structure: ``[B, M, D, H, W]`` twice -> ``[B, M]``.
 
-    1 for masks that are the same, also where both are empty.
+    1 for masks that are the same, also where both are empty. With ``order`` 1 the sizes are sums of
+    the masks themselves, ``Σ f + Σ w``: masks that are blurred alike then count as unlike.
+
+    Raises:
+        ValueError: if the order is another.
     """
+    if order not in (1, 2):
+        raise ValueError(f"soft_dice: order must be 1 or 2, got {order}")
     both = (fixed_masks * warped_masks).sum((2, 3, 4))
-    sizes = (fixed_masks.square() + warped_masks.square()).sum((2, 3, 4))
+    counted = [one if order == 1 else one.square() for one in (fixed_masks, warped_masks)]
+    sizes = (counted[0] + counted[1]).sum((2, 3, 4))
     return (2 * both + 1e-5) / (sizes + 1e-5)
+
+
+def local_correlation_loss(fixed: Tensor, warped: Tensor, window: int = 7) -> Tensor:
+    """One minus the mean squared local correlation of volumes ``[B, C, D, H, W]``.
+
+    See :func:`triton_reg.ops.local_correlation.local_correlation_reference`.
+
+    Args:
+        fixed, warped: compared.
+        window: width of the cubes in voxels, odd.
+    """
+    return 1 - local_correlation_reference(fixed, warped, window).mean()
 
 
 def roughness(vectors: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -99,10 +99,19 @@ class Method(Protocol):
         ...
 
 
+@runtime_checkable
+class ShowsFeatures(Protocol):
+    """A method whose features people can look at."""
+
+    def feature_levels(self, features: Features) -> list[Tensor]:
+        """The features of each level, ``[N, C, d, h, w]``, coarsest first."""
+        ...
+
+
 def refuse_prompts(call: str, prompts: Prompts | None) -> None:
     """Raise ``ValueError`` if there are prompts: they are never passed over in silence."""
     if prompts is not None:
-        raise ValueError(f"{call}: takes no prompts; PDDNet does")
+        raise ValueError(f"{call}: takes no prompts; PDDNet and DIO do")
 
 
 def collate(features: list[Features]) -> Features:

@@ -1,6 +1,5 @@
 """Settings of ``cohort train``: those of the method that is trained, and of how it is trained."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -70,17 +69,20 @@ def training_config(
     given = _checked(choices, of_training, known).model_dump(exclude_none=True)
     given |= {key: value for key, value in options.items() if value is not None}
     settings = method_config(name, file, of_method).settings
-    settings = settings.model_copy(update=_for_spacing(settings, spacing_mm))
-    build: Callable[..., Recipe] = pdd_recipe if name == "pdd_net" else dio_recipe
     return TrainingConfig(
-        build(settings, given),
+        _recipe(settings, spacing_mm, given),
         replace(Schedule(), **{_SCHEDULE[key]: value for key, value in schedule.items()}),
     )
 
 
-def _for_spacing(settings: Settings, spacing_mm: tuple[float, float, float]) -> dict[str, Any]:
+def _recipe(
+    settings: Settings, spacing_mm: tuple[float, float, float], given: dict[str, Any]
+) -> Recipe:
     assert isinstance(settings, PddNetSettings | DioSettings)
-    return settings.for_spacing(spacing_mm)
+    on_grid = settings.model_copy(update=settings.for_spacing(spacing_mm))
+    if isinstance(on_grid, PddNetSettings):
+        return pdd_recipe(on_grid, given)
+    return dio_recipe(on_grid, given)
 
 
 def _taken(assignments: list[str], choices: type[BaseModel]) -> tuple[dict[str, Any], list[str]]:

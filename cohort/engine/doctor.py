@@ -58,6 +58,7 @@ def _methods() -> dict[str, Method]:
             ["smoothing=isotropic"],
         ),
         "pdd_net": (["preset=default"], ["smoothing=min_convolution", "fit=true"]),
+        "dio": (["preset=default"], ["features=mind", "transform=freeform"], ["transform=svf"]),
     }
     return {
         f"{name} {one[0]}": method_config(name, None, one).build()

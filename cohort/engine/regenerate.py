@@ -1,13 +1,14 @@
 """Any pair once more: with the same bits, as pictures rather than a row."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from cohort.data.one_thread import one_thread
+from cohort.engine.feature_maps import feature_maps
 from cohort.engine.registered_pair import spacing_on, warped_labels
 from cohort.engine.workbench import Workbench
 from triton_reg.displacement import jacobian_determinant
@@ -26,6 +27,8 @@ class PairImages:
         spacing_mm: of that grid.
         spread_mm: float32 ``[D, H, W]``, standard deviation of the displacement's probabilities;
             None if the method gives none.
+        features: of the fixed subject by level, as colours, uint8 ``[3, D, H, W]``; see
+            :func:`cohort.engine.feature_maps.feature_maps`.
     """
 
     fixed: np.ndarray
@@ -38,6 +41,7 @@ class PairImages:
     jacobian: np.ndarray
     spacing_mm: tuple[float, float, float]
     spread_mm: np.ndarray | None = None
+    features: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 def regenerate_pair(workbench: Workbench, fixed: str, moving: str) -> PairImages:
@@ -65,6 +69,7 @@ def regenerate_pair(workbench: Workbench, fixed: str, moving: str) -> PairImages
             jacobian=jacobian_determinant(vectors)[0].numpy(),
             spacing_mm=spacing_mm,
             spread_mm=_spread_mm(result.extras, shape, spacing_mm),
+            features=feature_maps(workbench.method, workbench.subject(fixed).features, shape),
         )
 
 

@@ -83,6 +83,11 @@ class _Plane:
         colours = 255 * colormaps["magma"](share)[..., :3]
         return (_OPACITY * colours + (1 - _OPACITY) * picture).astype(np.uint8)
 
+    def in_colours(self, colours: np.ndarray) -> np.ndarray:
+        """Colours ``[3, D, H, W]`` of their own."""
+        channels = [self._enlarged(self._cut(channel)) for channel in colours]
+        return np.stack(channels, axis=-1).clip(0, 255).astype(np.uint8)
+
     def gridded(self, picture: np.ndarray) -> np.ndarray:
         """A picture under lines of equal moving position, every few voxels."""
         lines = np.zeros(picture.shape[:2], dtype=bool)
@@ -116,7 +121,7 @@ class _Plane:
 
 def pair_views(images: PairImages) -> tuple[View, ...]:
     """Fixed, warped, both as a checkerboard, the change of volume, and the deformed grid; where
-    the method tells, how unsure it is.
+    the method tells, how unsure it is, and the features that it compares.
 
     Axial, coronal and sagittal planes through the middle of the fixed labels, patient left on the
     left. All views lie on each other, so that switching shows what moves.
@@ -147,6 +152,12 @@ def pair_views(images: PairImages) -> tuple[View, ...]:
         pictures["uncertainty"] = lambda plane: plane.coloured_by_spread(
             fixed(plane), spread, bright_mm
         )
+    for name, colours in images.features.items():
+        shown[name] = (
+            "What is compared at this level of the fixed volume, coarser by the factor named:"
+            " the three main directions of its features as red, green and blue."
+        )
+        pictures[name] = lambda plane, colours=colours: plane.outlined(plane.in_colours(colours))
     return tuple(
         View(name, _webp(_side_by_side([draw(plane) for plane in planes])), shown[name])
         for name, draw in pictures.items()

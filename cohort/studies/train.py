@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cohort.data.one_thread import one_thread
 from cohort.data.storage import storage_error, to_json, write_atomic
-from cohort.data.store import CohortStore
+from cohort.data.store import CohortStore, Subject
 from cohort.errors import StorageError, UsageError
 from cohort.studies.training_files import (
     CARD,
@@ -179,7 +179,16 @@ def _read(store: CohortStore, names: tuple[str, ...], task: TrainingTask) -> Sca
     labels = np.stack([zeros if one.labels is None else one.labels for one in subjects])
     masks = np.stack([ones if one.mask is None else one.mask for one in subjects])
     tensors = volumes, labels.astype(np.int32), masks.astype(np.float32)
-    return Scans.of(*(torch.from_numpy(one)[:, None] for one in tensors))
+    whole = (torch.from_numpy(one)[:, None] for one in tensors)
+    return Scans.of(*whole, keypoints=_keypoints(store, subjects))
+
+
+def _keypoints(store: CohortStore, subjects: Sequence[Subject]) -> Tensor | None:
+    """Voxel positions ``[N, K, 3]`` where every subject has as many; None otherwise."""
+    given = [one.keypoints_mm for one in subjects if one.keypoints_mm is not None]
+    if len(given) < len(subjects) or len({one.shape for one in given}) > 1:
+        return None
+    return torch.from_numpy(np.stack([store.grid.world_to_voxel(one) for one in given])).float()
 
 
 def _resume(course: ValidatedTraining, path: Path) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from triton_reg.ops.advance import Moments, StepSettings, advance
+from triton_reg.ops.descend_squares import descend_squares, descends_on_gpu
 from triton_reg.ops.feature_force import Force, ForceSettings, feature_force
 from triton_reg.ops.sampling import positions_of, sampled_with_slopes
 
@@ -108,6 +109,17 @@ def descend(
         moments: the optimiser's; changed in place.
         step, iterations, rule: how.
     """
+    is_plain = parametrisation is None and not problem.forces
+    if is_plain and descends_on_gpu(parameters, problem.force.loss):
+        found = descend_squares(
+            (problem.fixed, problem.moving, problem.placement, problem.weights),
+            parameters,
+            moments,
+            step,
+            is_symmetric=problem.force.derivative == "symmetric",
+            stop=(iterations, rule.tolerance, rule.patience),
+        )
+        return Course(found[0], moments, *found[1:])
     count = len(parameters)
     device = parameters.device
     active = torch.ones(count, dtype=torch.bool, device=device)
@@ -137,8 +149,9 @@ def _pulled(
     """Loss and gradient with respect to the parameters."""
     if parametrisation is None:
         return problem.evaluate(parameters, active)
-    with torch.enable_grad():
-        leaf = parameters.detach().requires_grad_()
+    # runs register in inference mode, whose tensors take no gradient
+    with torch.inference_mode(False), torch.enable_grad():
+        leaf = parameters.clone().detach().requires_grad_()
         vectors = parametrisation.vectors(leaf)
         force = problem.evaluate(vectors.detach(), active)
         (gradient,) = torch.autograd.grad(vectors, leaf, force.gradient)

@@ -213,6 +213,10 @@ class DIO:
         shapes = grid_shape(fixed[-1]), grid_shape(moving[-1])
         return Result(Displacement(torch.cat(vectors), *shapes), extras)
 
+    def feature_levels(self, features: Features) -> list[Tensor]:
+        """What is compared on each level, coarsest first: ``[N, C, d, h, w]``."""
+        return list(features[: len(self.level_factors)])
+
     def _side(self, features: Features, rows: Tensor) -> Sides:
         """Some subjects' features by level."""
         count = len(self.level_factors)

@@ -69,10 +69,6 @@ class DescentSettings:
         depth, height, width = (smallest / size for size in voxel)
         shares = (depth, height, width)
         smooth = 0.0 if transform in (*LINEAR, "bspline") else 1.0
-        gradient, vectors = (
-            tuple(smooth * sigma * share for share in shares)
-            for sigma in (self.gradient_sigma, self.vector_sigma)
-        )
         return StepSettings(
             update="compose" if transform == "diffeomorphic" else "add",
             optimiser=self.optimiser,
@@ -82,8 +78,8 @@ class DescentSettings:
             betas=self.betas or (0.9, 0.99),
             eps=(_EPS[loss] if self.eps is None else self.eps) / math.prod(level.shape),
             unit=shares,
-            gradient_sigmas=gradient,
-            vector_sigmas=vectors,
+            gradient_sigmas=_along(smooth * self.gradient_sigma, shares),
+            vector_sigmas=_along(smooth * self.vector_sigma, shares),
         )
 
     def _published_step(self, transform: Transform, level: LevelGrid) -> StepSettings:
@@ -100,6 +96,12 @@ class DescentSettings:
             betas=self.betas or ((0.9, 0.99) if is_composed else (0.5, 0.99)),
             eps=1e-8 if self.eps is None else self.eps,
             unit=(depth, height, width),
-            gradient_sigmas=(self.gradient_sigma,) * 3,
-            vector_sigmas=(self.vector_sigma,) * 3,
+            gradient_sigmas=_along(self.gradient_sigma),
+            vector_sigmas=_along(self.vector_sigma),
         )
+
+
+def _along(sigma: float, shares: Vector = (1.0, 1.0, 1.0)) -> Vector:
+    """A length in voxels of each axis."""
+    depth, height, width = shares
+    return sigma * depth, sigma * height, sigma * width

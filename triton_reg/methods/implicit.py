@@ -59,10 +59,10 @@ class _PhantomSteps(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         fixed, moving, optimum = ctx.saved_tensors
-        leaves = [one.detach().requires_grad_() for one in (fixed, moving)]
+        target, source = (one.detach().requires_grad_() for one in (fixed, moving))
         with torch.enable_grad():
-            vectors = _stepped(ctx.step, ctx.steps, *leaves, optimum)
-            found = torch.autograd.grad(vectors, leaves, gradients)
+            vectors = _stepped(ctx.step, ctx.steps, target, source, optimum)
+            found = torch.autograd.grad(vectors, (target, source), gradients)
         return None, None, None, *found
 
 
@@ -81,6 +81,7 @@ def implicit_function(
     damping: float = 1e-4,
     is_relative: bool = False,
     sigmas: Sigmas = (0.0, 0.0, 0.0),
+    block_sigmas: Sigmas = (0.0, 0.0, 0.0),
 ) -> Tensor:
     """An optimum whose gradient is that of the implicit function theorem.
 
@@ -96,8 +97,12 @@ def implicit_function(
         damping: in the residual's unit per unit of the vectors. Blocks may be indefinite: with too
             little of it gradients explode.
         sigmas: of a smoothing of the incoming gradient, in voxels: that of the solver's own steps.
+        block_sigmas: of a smoothing of the blocks. Vectors that a solver keeps smooth answer to
+            what the features around them say together; alone, a voxel's block is nearly singular.
     """
-    return _ImplicitFunction.apply(solve, residual, (damping, is_relative), sigmas, fixed, moving)
+    return _ImplicitFunction.apply(
+        solve, residual, (damping, is_relative), (sigmas, block_sigmas), fixed, moving
+    )
 
 
 class _ImplicitFunction(torch.autograd.Function):
@@ -107,7 +112,7 @@ class _ImplicitFunction(torch.autograd.Function):
         solve: Solve,
         residual: Residual,
         damping: tuple[float, bool],
-        sigmas: Sigmas,
+        sigmas: tuple[Sigmas, Sigmas],
         fixed: Tensor,
         moving: Tensor,
     ) -> Tensor:
@@ -121,13 +126,14 @@ class _ImplicitFunction(torch.autograd.Function):
         leaves = [one.detach().requires_grad_() for one in ctx.saved_tensors]
         with torch.enable_grad():
             residual = ctx.residual(*leaves)
-        blocks = _blocks(residual, leaves[2])
+        sigmas, block_sigmas = ctx.sigmas
+        blocks = _blocks(residual, leaves[2], block_sigmas)
         added, is_relative = ctx.damping
         unit = torch.eye(3).to(blocks)
         scale = (blocks * unit).abs().flatten(1).sum(1) / (blocks[0].numel() / 3)
         scale = scale if is_relative else torch.ones_like(scale)
         diagonal = added * scale.view(-1, 1, 1, 1, 1, 1) * unit
-        smooth = smoothed(gradients[0].contiguous(), ctx.sigmas)
+        smooth = smoothed(gradients[0].contiguous(), sigmas)
         right = smooth.movedim(1, -1).unsqueeze(-1)
         solved = torch.linalg.solve(blocks.transpose(-1, -2) + diagonal, right)
         cotangent = -solved.squeeze(-1).movedim(-1, 1).contiguous()
@@ -135,14 +141,14 @@ class _ImplicitFunction(torch.autograd.Function):
         return None, None, None, None, *found
 
 
-def _blocks(residual: Tensor, vectors: Tensor) -> Tensor:
+def _blocks(residual: Tensor, vectors: Tensor, sigmas: Sigmas) -> Tensor:
     """``dr_a / dw_b`` of each voxel, ``[B, D, H, W, 3, 3]``."""
     rows = []
     for axis in range(3):
         one = torch.zeros_like(residual)
         one[:, axis] = 1
         (row,) = torch.autograd.grad(residual, vectors, one, retain_graph=True)
-        rows.append(row.movedim(1, -1))
+        rows.append(smoothed(row, sigmas).movedim(1, -1))
     return torch.stack(rows, dim=-2)
 
 

@@ -55,7 +55,7 @@ class Spline:
         found = parameters / self.level.factor
         for axis, size in enumerate(self.level.shape):
             shares = self._shares(axis, size, found.shape[2]).to(found)
-            found = torch.tensordot(found, shares, dims=([2], [1]))  # the axis becomes the last
+            found = torch.einsum("bczyx,nz->bcyxn", found, shares)  # the axis becomes the last
         return found.contiguous()
 
     def _shares(self, axis: int, size: int, count: int) -> Tensor:

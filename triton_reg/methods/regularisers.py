@@ -40,11 +40,12 @@ class Regularisers:
             return None
 
         def force(vectors: Tensor, active: Tensor) -> Force:
-            with torch.enable_grad():
-                leaf = vectors.detach().requires_grad_()
-                loss = self.loss(leaf, voxel) * active
+            # runs register in inference mode, whose tensors take no gradient
+            with torch.inference_mode(False), torch.enable_grad():
+                leaf = vectors.clone().detach().requires_grad_()
+                loss = self.loss(leaf, voxel)
                 (gradient,) = torch.autograd.grad(loss.sum(), leaf)
-            return Force(loss.detach(), gradient)
+            return Force(loss.detach() * active, gradient * active.view(-1, 1, 1, 1, 1))
 
         return force
 

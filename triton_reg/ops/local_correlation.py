@@ -21,7 +21,7 @@ def local_correlation_reference(fixed: Tensor, warped: Tensor, window: int = 7) 
     count = window**3
 
     def total(product: Tensor) -> Tensor:
-        return F.avg_pool3d(product, window, 1, window // 2) * count
+        return F.avg_pool3d(F.pad(product, [window // 2] * 6), window, 1) * count
 
     sum_fixed, sum_warped = total(fixed), total(warped)
     cross = total(fixed * warped) - sum_fixed * sum_warped / count

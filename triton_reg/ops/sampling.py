@@ -47,9 +47,11 @@ def sampled_with_slopes(volume: Tensor, positions: Tensor, derivative: Derivativ
     """
     axes = [_taps(positions[:, axis].flatten(1), derivative) for axis in range(3)]
     flat = volume.flatten(2)
-    values, along = 0.0, [0.0, 0.0, 0.0]
+    values = flat.new_zeros(*flat.shape[:2], positions[0, 0].numel())
+    along = [values, values, values]
     for cell in product(range(len(axes[0].values)), repeat=3):
-        index, inside = 0, True
+        index = torch.zeros_like(axes[0].first)
+        inside = torch.ones_like(index, dtype=torch.bool)
         for axis, tap, size in zip(axes, cell, volume.shape[2:], strict=True):
             here = axis.first + tap
             inside = inside & (here >= 0) & (here < size)
@@ -62,8 +64,8 @@ def sampled_with_slopes(volume: Tensor, positions: Tensor, derivative: Derivativ
             slope = axes[axis].slopes[cell[axis]]
             along[axis] = along[axis] + taken * (slope * others[0] * others[1])[:, None]
     shape = positions.shape[2:]
-    stacked = torch.stack(along, dim=2)  # type: ignore[arg-type]
-    return Samples(values.unflatten(2, shape), stacked.unflatten(3, shape))  # type: ignore[union-attr]
+    stacked = torch.stack(along, dim=2)
+    return Samples(values.unflatten(2, shape), stacked.unflatten(3, shape))
 
 
 class _Taps(NamedTuple):

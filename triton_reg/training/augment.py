@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from triton_reg.ops.resize import Shape
+
 
 def random_affine(generator: torch.Generator, sigma: float) -> Tensor:
     """The identity with a normal number added to each of its twelve entries, ``[1, 3, 4]``.
@@ -41,3 +43,15 @@ def random_contrast(volume: Tensor, generator: torch.Generator, strength: float)
     bias = F.interpolate(coarse.to(volume), volume.shape[2:], mode="trilinear", align_corners=True)
     noise = 0.1 * strength * torch.randn(volume.shape, generator=generator).to(volume)
     return low + span * (((volume - low) / span) ** gamma * bias.exp() + noise)
+
+
+def transformed_points(points: Tensor, matrix: Tensor, shape: Shape) -> Tensor:
+    """Where points ``[K, 3]`` of a volume lie after :func:`transformed`, in voxels.
+
+    A volume is looked up where the matrix leads, so that its points go the other way.
+    """
+    half = (points.new_tensor(shape) - 1).clamp_min(1) / 2
+    shares = (points / half - 1).flip(1)
+    given = matrix[0].to(points)
+    found = torch.linalg.solve(given[:, :3], (shares - given[:, 3]).T).T
+    return (found.flip(1) + 1) * half

@@ -10,17 +10,18 @@ from torch import Tensor, nn
 from triton_reg.features.architecture import Architecture
 from triton_reg.features.intensity import windowed
 from triton_reg.features.learned import LearnedFeatures, masked_levels, network_inputs
-from triton_reg.losses import soft_dice
 from triton_reg.methods.dio import DIO
 from triton_reg.methods.dio_solver import Sides, Solver
-from triton_reg.methods.level_grids import LevelGrid, between, block_means
-from triton_reg.ops.advance import Moments
-from triton_reg.ops.local_correlation import local_correlation_reference
 from triton_reg.ops.resize import grid_shape
-from triton_reg.ops.warp import warp
-from triton_reg.training.augment import random_affine, random_contrast, transformed
-from triton_reg.training.dio_levels import solved_level
+from triton_reg.training.augment import (
+    random_affine,
+    random_contrast,
+    transformed,
+    transformed_points,
+)
+from triton_reg.training.dio_levels import check_trainable, solved_level
 from triton_reg.training.dio_settings import DIOTrainingSettings
+from triton_reg.training.dio_terms import Evidence, unlike
 from triton_reg.training.label_readout import LabelReadout
 from triton_reg.training.parallel import add_over_processes, check_shares, own_share
 from triton_reg.training.scans import Scans
@@ -72,10 +73,13 @@ class DIOTraining:
         if len(scans.volumes) < 2:
             raise ValueError(f"DIOTraining: needs at least two scans, got {len(scans.volumes)}")
         structures = scans.structures
-        if not settings.image and not (settings.dice and len(structures)):
+        told = settings.dice and len(structures), settings.keypoints and scans.keypoints.shape[1]
+        if not settings.image and not any(told):
             raise ValueError(
-                "DIOTraining: needs a weight for the image loss, or labels and one for Dice"
+                "DIOTraining: needs a weight for the image loss, labels and one for Dice, or"
+                " keypoints and one for them"
             )
+        check_trainable(method, settings)
         check_shares(settings.pairs)
         self.settings, self.architecture, self.scans = settings, architecture, scans
         self.method = replace(method, levels=architecture.levels, loss=method.loss or "mse")
@@ -141,57 +145,34 @@ class DIOTraining:
         _, mask = transformed(target.volume, target.mask, matrix)
         target = Example(volume, classes, mask)
         pair = [self._features(one, generator) for one in (target, source)]
-        shape = grid_shape(target.volume)
-        solver = Solver(self.method, *(Sides(one, [], shape) for one in pair), None)
-        masks = self._masks(target, source, generator)
-        images = [windowed(one.volume, one.mask, self.settings.window) for one in (target, source)]
-        loss = self._over_levels(solver, images, masks)
-        if not self.readout.classes:
-            return loss
         read = [
             self.readout(levels, one.classes, generator)
             for levels, one in zip(pair, (target, source), strict=True)
         ]
-        return loss + self.settings.readout * torch.stack(read).mean()
+        said = self.settings.readout * torch.stack(read).mean()
+        if self.readout.classes and self.done < self.settings.warm_up * self.settings.steps:
+            return said
+        shape = grid_shape(target.volume)
+        fixed_side, moving_side = (Sides(one, [], shape) for one in pair)
+        solver = Solver(self.method, fixed_side, moving_side, None)
+        images = [windowed(one.volume, one.mask, self.settings.window) for one in (target, source)]
+        points = self.scans.keypoints[[fixed, moving]]
+        evidence = Evidence(
+            (images[0], images[1]),
+            self._masks(target, source, generator),
+            (transformed_points(points[0], matrix, shape), points[1]),
+        )
+        return self._over_levels(solver, evidence) + said
 
-    def _over_levels(self, solver: Solver, images: list[Tensor], masks: list[Tensor]) -> Tensor:
+    def _over_levels(self, solver: Solver, evidence: Evidence) -> Tensor:
         """Mean over the levels that take part of what each leaves unlike at its own resolution."""
         share = self.done / self.settings.steps
         active = max(sum(begin <= share for begin in self.settings.curriculum), 1)
-        vectors = images[0].new_zeros(1, 3, *solver.grids[0].shape)
-        moments = Moments.of(vectors)
-        losses = []
+        solved, losses = None, []
         for level, grid in enumerate(solver.grids[:active]):
-            if level:
-                coarse = solver.grids[level - 1]
-                ratio = coarse.factor // grid.factor
-                vectors = between(vectors.detach(), coarse, grid) * ratio
-                moments = Moments(
-                    *(between(one, coarse, grid) for one in moments[:2]), moments.steps
-                )
-            vectors = solved_level(solver, level, vectors, moments, self.settings)
-            losses.append(self._unlike(vectors, grid, images, masks))
+            solved = solved_level(solver, level, solved, self.settings)
+            losses.append(unlike(solved.vectors, grid, evidence, self.settings))
         return torch.stack(losses).mean()
-
-    def _unlike(
-        self, vectors: Tensor, grid: LevelGrid, images: list[Tensor], masks: list[Tensor]
-    ) -> Tensor:
-        """Image and label terms of one level."""
-        settings = self.settings
-        total = vectors.new_zeros(())
-        if settings.image:
-            fixed, moving = (block_means(one, grid.factor) for one in images)
-            warped = warp(moving, vectors)
-            if settings.image_loss == "mse":
-                total = total + settings.image * (fixed - warped).square().mean()
-            else:
-                alike = local_correlation_reference(fixed, warped).mean()
-                total = total + settings.image * (1 - alike)
-        if settings.dice and masks[0].shape[1]:
-            fixed, moving = (block_means(one, grid.factor) for one in masks)
-            warped = warp(moving, vectors)
-            total = total + settings.dice * (1 - soft_dice(fixed, warped).mean())
-        return total
 
     def trained(self) -> DIO:
         """The method with what has been learned so far, for volumes in source units."""
@@ -242,14 +223,17 @@ class DIOTraining:
             levels = self.network(inputs)
         return masked_levels(self.architecture, levels, example.mask)
 
-    def _masks(self, target: Example, source: Example, generator: torch.Generator) -> list[Tensor]:
+    def _masks(
+        self, target: Example, source: Example, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
         """One channel for each of some structures that both subjects have, ``[1, M, ...]``."""
         if not self.settings.dice:
-            return [one.volume[:, :0] for one in (target, source)]
+            return target.volume[:, :0], source.volume[:, :0]
         found = [one.classes.unique() for one in (target, source)]
         shared = found[0][torch.isin(found[0], found[1]) & (found[0] > 0)]
         if self.settings.structures:
             order = torch.randperm(len(shared), generator=generator)
             shared = shared[order[: self.settings.structures].to(shared.device)]
         numbers = shared.view(1, -1, 1, 1, 1)
-        return [(one.classes == numbers).to(one.volume) for one in (target, source)]
+        of_fixed, of_moving = ((one.classes == numbers).float() for one in (target, source))
+        return of_fixed, of_moving

@@ -26,12 +26,16 @@ class DIOTrainingSettings:
             :mod:`triton_reg.methods.implicit`.
         phantom_steps: how many they are.
         damping: of ``"implicit"``, as a share of the mean diagonal of its blocks.
+        reach: of ``"implicit"``: sigma, in voxels of a level, of the neighbourhood whose features
+            answer together.
         dice: weight of ``1 - soft Dice`` of the warped labels.
         image: weight of the difference of fixed and warped volume.
         image_loss: that difference: ``"mse"`` or ``"lncc"``.
         readout: weight of the cross-entropy of each voxel's class, read linearly from its features
             by layers that are thrown away. It says at every voxel what the features should tell
             apart, where the optimum has but one gradient a pair.
+        warm_up: share of the steps at the start in which only that is descended on, and nothing is
+            registered.
         keypoints: weight of the squared distance, in voxels, between keypoints.
         structures: so many of a pair's structures are compared in a step, at random; 0 for all.
         curriculum: shares of the steps after which one more level, from the coarsest, takes part.
@@ -50,11 +54,13 @@ class DIOTrainingSettings:
     gradient_norm: float = 10.0
     gradient: Literal["phantom", "implicit"] = "phantom"
     phantom_steps: int = 1
-    damping: float = 1.0
+    damping: float = 0.3
+    reach: float = 2.0
     dice: float = 1.0
     image: float = 1.0
     image_loss: Loss = "mse"
     readout: float = 1.0
+    warm_up: float = 0.0
     keypoints: float = 0.0
     structures: int = 32
     curriculum: tuple[float, ...] = (0.0, 0.05, 0.15)

@@ -32,13 +32,15 @@ class LabelReadout(nn.Module):
     def forward(
         self, levels: Sequence[Tensor], classes: Tensor, generator: torch.Generator
     ) -> Tensor:
-        """Mean cross-entropy over some voxels of each level.
+        """Mean cross-entropy over some voxels of each level; 0 without classes.
 
         Args:
             levels: features ``[1, C, *level]``, coarsest first.
             classes: of the volume, ``[1, 1, D, H, W]`` integers.
             generator: of the choice of voxels.
         """
+        if not self.classes:
+            return levels[0].new_zeros(())
         losses = []
         for layer, factor, features in zip(self.layers, self.factors, levels, strict=True):
             truth = _middle_of_blocks(classes, factor).flatten()

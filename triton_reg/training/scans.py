@@ -19,15 +19,22 @@ class Scans(NamedTuple):
         volumes: ``[N, 1, D, H, W]`` in source units.
         labels: ``[N, 1, D, H, W]`` integers, 0 is background; all 0 where there are none.
         masks: ``[N, 1, D, H, W]``, above 0 where intensities count.
+        keypoints: ``[N, K, 3]`` in voxels, point k of one subject corresponding to that of another;
+            NaN where unknown. K may be 0.
     """
 
     volumes: Tensor
     labels: Tensor
     masks: Tensor
+    keypoints: Tensor
 
     @classmethod
     def of(
-        cls, volumes: Tensor, labels: Tensor | None = None, masks: Tensor | None = None
+        cls,
+        volumes: Tensor,
+        labels: Tensor | None = None,
+        masks: Tensor | None = None,
+        keypoints: Tensor | None = None,
     ) -> "Scans":
         """Volumes with what is known of them.
 
@@ -42,6 +49,7 @@ class Scans(NamedTuple):
             volumes,
             torch.zeros_like(volumes, dtype=torch.int32) if labels is None else labels,
             torch.ones_like(volumes) if masks is None else masks,
+            volumes.new_zeros(len(volumes), 0, 3) if keypoints is None else keypoints,
         )
 
     def to(self, device: torch.device) -> "Scans":

@@ -112,19 +112,26 @@ def compose_near(first, second, out, geometry):
     row = width + 2 * border
     plane = (height + 2 * border) * row
     count = (height - 1) * row + width
+    reach = first
+    if min(depth, height, width) == 1:
+        reach = first.copy()
+        for axis in range(3):
+            if geometry[axis] == 1:  # no sample leaves its only voxel
+                reach[axis, :] = f4(0)
     for z in range(depth):
         begin = (z + border) * plane + border * row + border
         for axis in range(3):
-            _near_plane(first, second[axis], out[axis], axis, row, plane, begin, count)
+            own = first[axis, begin : begin + count]
+            _near_plane(reach, second[axis], own, out[axis], row, plane, begin)
     zero_border(out, depth, height, width, border)
 
 
 @njit(**KERNEL)
-def _near_plane(first, second, out, axis, row, plane, begin, count):
+def _near_plane(reach, second, own, out, row, plane, begin):
     """One component of one plane; the nine rows around a voxel start one element to its left."""
-    t_z, t_y = first[0, begin : begin + count], first[1, begin : begin + count]
-    t_x, own = first[2, begin : begin + count], first[axis, begin : begin + count]
-    target = out[begin : begin + count]
+    count = own.shape[0]
+    t_z, t_y = reach[0, begin : begin + count], reach[1, begin : begin + count]
+    t_x, target = reach[2, begin : begin + count], out[begin : begin + count]
     at, n = begin - 1, count + 2
     row_00 = second[at - plane - row : at - plane - row + n]
     row_01 = second[at - plane : at - plane + n]

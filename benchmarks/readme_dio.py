@@ -1,0 +1,63 @@
+"""The README's tables of DIO, made of the committed results."""
+
+from pathlib import Path
+
+from benchmarks.markdown_tables import fraction, machine, paragraph, rows_of, table, whole
+
+# rows of dio_quality.csv that stand in the README, and how they are called there
+_QUALITY = {
+    "default": "`DIO()`",
+    "free-form": '`DIO(transform="freeform")`',
+    "stationary velocity": '`DIO(transform="svf")`',
+    "B-spline": '`DIO(transform="bspline")`',
+    "MIND": "`DIO(features=MindSSC())`",
+    "learned": '`DIO(features=Pretrained("brain-t1"))`',
+    "VoxelOpt on learned features": '`VoxelOpt(features=Pretrained("brain-t1"))`',
+}
+_KERNELS = (
+    "free-form iteration 96x112x96x16",
+    "diffeomorphic iteration 96x112x96x16",
+    "free-form iteration 96x112x96x1, lncc 5",
+    "force, forward and backward, 48x56x48x16",
+)
+
+
+def dio_quality(results: Path) -> list[str]:
+    """DIO's transforms and features, from ``dio_quality.csv``."""
+    rows = {row["settings"]: row for row in rows_of(results / "dio_quality.csv")}
+    chosen = {name: rows[settings] for settings, name in _QUALITY.items() if settings in rows}
+    if not chosen:
+        return []
+    intro = paragraph(
+        "DIO on the same pairs, seconds of one core (`benchmarks/dio_quality.py`); `brain-t1` has "
+        "learned from labels of the same automatic segmentation, of other subjects, at 4 mm:"
+    )
+    lines = [
+        (name, fraction(row["dice_mean"]), fraction(row["sdlogj"]),
+         f"{100 * float(row['folding']):.3f}", f"{float(row['median_s']):.2f}")
+        for name, row in chosen.items()
+    ]  # fmt: skip
+    return [intro, table("| Dice | sd ln det J | folding, % | s", lines)]
+
+
+def dio_kernels(results: Path) -> list[str]:
+    """Iterations of DIO, the last run of each in ``dio_cpu.csv``."""
+    last = {(row["case"], row["implementation"]): row for row in rows_of(results / "dio_cpu.csv")}
+    lines = []
+    for case in _KERNELS:
+        pair = [last.get((case, name)) for name in ("plain torch", "kernel")]
+        slow, fast = pair
+        if slow is None or fast is None:
+            continue
+        ratio = float(slow["median_ms"]) / float(fast["median_ms"])
+        times = [whole(one["median_ms"]) for one in (slow, fast)]
+        memory = [whole(one["peak_extra_mib"]) for one in (slow, fast)]
+        lines.append((case, *times, f"{ratio:.0f}", fast["over_floor"], *memory))
+    if not lines:
+        return []
+    intro = paragraph(
+        "DIO, voxels x channels, against plain PyTorch with autograd, on one core of an "
+        f"{machine(next(iter(last.values())))} (`benchmarks/dio_cpu.py`):"
+    )
+    head = "| PyTorch, ms | compiled, ms | times as fast | over its floor | MiB | MiB compiled"
+    return [intro, table(head, lines)]

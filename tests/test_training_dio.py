@@ -1,0 +1,178 @@
+"""Training of DIO's features: what it descends on, what it repeats, and what it refuses."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from helpers import smooth_volume
+from torch import Tensor
+
+from triton_reg import DIO, Architecture
+from triton_reg.methods.level_grids import LevelGrid
+from triton_reg.training.augment import (
+    random_affine,
+    random_contrast,
+    transformed,
+    transformed_points,
+)
+from triton_reg.training.dio import DIOTraining
+from triton_reg.training.dio_settings import DIOTrainingSettings
+from triton_reg.training.dio_terms import Evidence, unlike
+from triton_reg.training.label_readout import LabelReadout
+from triton_reg.training.recipe import DIORecipe
+from triton_reg.training.scans import Scans
+
+SHAPE = (16, 18, 20)
+SMALL = Architecture(kind="unet_encoder", width=4, channels=4)
+METHOD = DIO(iterations=(8, 6, 4), loss="mse")
+SETTINGS = DIOTrainingSettings(steps=20, structures=0, readout=0.0, learning_rate=3e-3)
+
+
+def scans(count: int = 4) -> Scans:
+    """Balls with a shell, each somewhere else, in noise."""
+    axes = [torch.arange(size).float() for size in SHAPE]
+    grid = torch.stack(torch.meshgrid(*axes, indexing="ij"))
+    volumes, labels, points = [], [], []
+    for index in range(count):
+        generator = torch.Generator().manual_seed(index)
+        center = torch.tensor(SHAPE) / 2 + 3 * (torch.rand(3, generator=generator) - 0.5)
+        distance = (grid - center.view(3, 1, 1, 1)).norm(dim=0)
+        one = (distance < 6).int() + (distance < 3).int()
+        volumes.append(100.0 * one + 10 * smooth_volume(SHAPE, index)[0, 0])
+        labels.append(one)
+        points.append(center[None])
+    stacked = torch.stack(volumes)[:, None], torch.stack(labels)[:, None]
+    return Scans.of(*stacked, keypoints=torch.stack(points))
+
+
+def training(**changes) -> DIOTraining:
+    return DIOTraining(scans(), replace(SETTINGS, **changes), METHOD, SMALL)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"gradient": "implicit"},
+        {"image": 0.0, "dice": 0.0, "keypoints": 0.1},
+        {"image_loss": "lncc", "dice": 0.0},
+        {"readout": 0.5, "warm_up": 0.3},
+        {"phantom_steps": 3, "precision": "bfloat16"},
+    ],
+    ids=["phantom", "implicit", "keypoints", "image", "readout", "bfloat16"],
+)
+def test_every_kind_of_training_changes_what_the_network_says(changes: dict) -> None:
+    made = training(**changes)
+    before = made.model()
+    losses = [made.step() for _ in range(4)]
+    assert all(torch.isfinite(torch.tensor(losses)))
+    after = made.model()
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    assert all(one.isfinite().all() for one in after.values())
+
+
+def test_the_loss_falls() -> None:
+    made = training(steps=40, contrast=0.0, augmentation=0.0, learning_rate=1e-2, image=0.0)
+    losses = [made.step() for _ in range(40)]
+    assert sum(losses[-10:]) < 0.85 * sum(losses[:10])
+
+
+def test_the_same_seed_gives_the_same_bits_also_after_a_stop() -> None:
+    whole, first, second = (training(readout=0.5) for _ in range(3))
+    for _ in range(6):
+        whole.step()
+    for _ in range(3):
+        first.step()
+    second.load_state(first.state())
+    for _ in range(3):
+        second.step()
+    ours, theirs = whole.model(), second.model()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    other = training(readout=0.5, seed=1)
+    assert any(not torch.equal(ours[name], one) for name, one in other.model().items())
+
+
+def test_what_was_learned_registers_as_the_recipe_says(tmp_path) -> None:
+    recipe = DIORecipe(METHOD, SETTINGS, SMALL)
+    made = recipe.start(scans())
+    made.step()
+    method = made.trained()
+    assert method.transform == METHOD.transform
+    assert recipe.facts()["method"]["network"]["kind"] == "unet_encoder"
+    recipe.save(tmp_path / "features.safetensors", method, {"of": "a test"})
+    assert (tmp_path / "features.safetensors").stat().st_size > 0
+
+
+def test_levels_join_one_after_the_other() -> None:
+    made = training(curriculum=(0.0, 0.5, 0.9), readout=0.0)
+    made.step()
+    untouched = [
+        parameter.grad is None or not parameter.grad.any()
+        for name, parameter in made.network.named_parameters()
+        if name.startswith("encoder_0")  # of the finest level
+    ]
+    assert all(untouched)
+
+
+def test_points_move_with_their_volume() -> None:
+    volume = torch.zeros(1, 1, 30, 30, 30)
+    volume[..., 12, 17, 9] = 1
+    smooth = torch.nn.functional.avg_pool3d(volume, 5, 1, 2)
+    matrix = random_affine(torch.Generator().manual_seed(3), 0.1)
+    moved, _ = transformed(smooth, torch.zeros_like(volume).int(), matrix)
+    weights = moved[0, 0] / moved.sum()
+    axes = torch.stack(torch.meshgrid(*[torch.arange(30.0)] * 3, indexing="ij"))
+    found = (axes * weights).flatten(1).sum(1)
+    expected = transformed_points(torch.tensor([[12.0, 17.0, 9.0]]), matrix, (30, 30, 30))[0]
+    assert torch.allclose(found, expected, atol=0.1)
+
+
+def test_keypoints_cost_their_distance_in_voxels_of_the_volume() -> None:
+    nothing = torch.zeros(1, 0, *SHAPE), torch.zeros(1, 0, *SHAPE)
+    points = torch.tensor([[8.0, 9.0, 10.0], [torch.nan] * 3])
+    evidence = Evidence(nothing, nothing, (points, points + torch.tensor([2.0, 0.0, 1.0])))
+    settings = DIOTrainingSettings(image=0.0, dice=0.0, keypoints=1.0)
+    for factor in (1, 2):
+        grid = LevelGrid.over(SHAPE, factor)
+        still = torch.zeros(1, 3, *grid.shape)
+        there = torch.tensor([2.0, 0.0, 1.0]).view(1, 3, 1, 1, 1).expand_as(still) / factor
+        assert unlike(still, grid, evidence, settings).item() == pytest.approx(5.0)
+        assert unlike(there, grid, evidence, settings).item() == pytest.approx(0.0, abs=1e-8)
+
+
+def test_contrast_changes_but_not_the_range() -> None:
+    volume = 50 + 100 * smooth_volume(SHAPE, 1)
+    changed = random_contrast(volume, torch.Generator().manual_seed(0), 0.2)
+    assert not torch.equal(changed, volume)
+    assert volume.min() - 20 < changed.min()
+    assert changed.max() < 2.2 * volume.max()
+    assert torch.corrcoef(torch.stack([changed.flatten(), volume.flatten()]))[0, 1] > 0.8
+
+
+def test_a_readout_reads_what_features_hold() -> None:
+    readout = LabelReadout(SMALL, 3, seed=0)
+    classes = scans(1).labels
+    told: list[Tensor] = []
+    for factor in SMALL.levels:
+        shape = LevelGrid.over(SHAPE, factor).shape
+        middle = [torch.arange(size) * factor + factor // 2 for size in shape]
+        block = classes[0, 0].float()
+        for axis, where in enumerate(middle):
+            block = block.index_select(axis, where.clamp(max=SHAPE[axis] - 1))
+        told.append(torch.stack([(block == value).float() for value in range(4)])[None] * 20)
+    optimiser = torch.optim.Adam(readout.parameters(), lr=0.1)
+    for step in range(30):
+        loss = readout(told, classes, torch.Generator().manual_seed(step))
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    assert loss.item() < 0.05
+    assert LabelReadout(SMALL, 0, seed=0)(told, classes, torch.Generator()).item() == 0
+
+
+def test_nothing_to_learn_from_is_refused() -> None:
+    bare = Scans.of(scans().volumes)
+    with pytest.raises(ValueError, match="at least two scans, got 1"):
+        DIOTraining(scans(1), SETTINGS, METHOD, SMALL)
+    with pytest.raises(ValueError, match="needs a weight for the image loss, labels"):
+        DIOTraining(bare, replace(SETTINGS, image=0.0), METHOD, SMALL)
