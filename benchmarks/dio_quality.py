@@ -38,15 +38,19 @@ def tried() -> dict[str, Method]:
         "B-spline": replace(DEFAULT, transform="bspline"),
         "affine": replace(DEFAULT, transform="affine"),
         "cubes of 5": replace(DEFAULT, window=5),
-        "cubes of 7": replace(DEFAULT, window=7),
         "step 0.3": replace(DEFAULT, descent=DescentSettings(rate=0.3)),
-        "step 0.5": replace(DEFAULT, descent=DescentSettings(rate=0.5)),
         "vectors smoothed by 0.6": replace(DEFAULT, descent=DescentSettings(vector_sigma=0.6)),
         "bending 0.1": replace(DEFAULT, regularisers=Regularisers(bending=0.1)),
         "squared difference": replace(DEFAULT, loss="mse"),
         "MIND": replace(DEFAULT, features=MindSSC()),
         "local contrast": replace(DEFAULT, features=LocalContrast()),
+        "MIND, vectors smoothed by 1": replace(
+            DEFAULT, features=MindSSC(), descent=DescentSettings(vector_sigma=1.0)
+        ),
         "learned": replace(DEFAULT, features=brain),
+        "learned, vectors smoothed by 1": replace(
+            DEFAULT, features=brain, descent=DescentSettings(vector_sigma=1.0)
+        ),
         "learned, free-form": replace(DEFAULT, features=brain, transform="freeform"),
         "VoxelOpt on learned features": VoxelOpt(features=brain),
         "VoxelOpt": VoxelOpt(),

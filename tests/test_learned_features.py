@@ -272,3 +272,14 @@ def test_normalisation_of_a_single_voxel_is_refused() -> None:
     network = Architecture(kind="lku", channels=2, width=2).build()
     with pytest.raises(ValueError, match="LKU: volume must have more than 16 voxels on at least"):
         network(torch.ones(1, 1, 16, 16, 16))
+
+
+def test_the_features_that_come_with_the_package_say_where_they_are_from() -> None:
+    brain = Pretrained("brain-t1")
+    assert brain.levels == (4, 2, 1)
+    card = card_of(Path(learned.__file__).parents[1] / "pretrained" / "brain-t1.safetensors")
+    assert "automatic" in card["labels"]
+    assert card["scores"]["DIO, learned"]["dice"] > card["scores"]["DIO, MIND"]["dice"] + 0.03
+    features = brain(torch.rand(1, 1, 16, 20, 24), torch.ones(1, 1, 16, 20, 24))
+    assert features.shape == (1, 16, 16, 20, 24)
+    assert features.isfinite().all()
