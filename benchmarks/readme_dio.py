@@ -61,3 +61,22 @@ def dio_kernels(results: Path) -> list[str]:
     )
     head = "| PyTorch, ms | compiled, ms | times as fast | over its floor | MiB | MiB compiled"
     return [intro, table(head, lines)]
+
+
+def dio_trained(results: Path) -> list[str]:
+    """Networks trained on hippocampi, each registered with several transforms."""
+    rows = rows_of(results / "dio_trained.csv")
+    if not rows:
+        return []
+    intro = paragraph(
+        f"Hippocampi, 27 to train on, {rows[0]['pairs']} pairs of 13 held back; each network is "
+        "trained once, and its transform switched when it is called (`benchmarks/dio_trained.py`):"
+    )
+    lines = [
+        (row["features"], row["transform"], fraction(row["dice_mean"]), fraction(row["sdlogj"]),
+         f"{float(row['hd95_mm']):.2f}", f"{100 * float(row['folding']):.4f}",
+         f"{float(row['network_s']):.2f} + {float(row['optimisation_s']):.2f}")
+        for row in rows
+    ]  # fmt: skip
+    head = "features | transform | Dice | sd ln det J | HD95, mm | folding, % | s"
+    return [intro, table(head, lines)]

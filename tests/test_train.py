@@ -196,7 +196,10 @@ def test_a_store_may_move(store: CohortStore, whole: Path, tmp_path: Path) -> No
     ("arguments", "message"),
     [
         (["--method", "voxelopt"], "E_METHOD: voxelopt is not trained by this command"),
-        (["--method", "nonsense"], "E_METHOD: nonsense is not trained by this command; need pdd_net or dio"),
+        (
+            ["--method", "nonsense"],
+            "E_METHOD: nonsense is not trained by this command; need pdd_net or dio",
+        ),
         (["--folds", 4], "E_TRAIN: .*at least 2 folds of 2 subjects each, got 5 subjects and 4"),
         (["--folds", 2, "--fold", 3], "E_TRAIN: --fold 3: there are folds 1 to 2"),
         (["--supervision", "hope"], "--supervision is 'hope'; need labels or mind"),

@@ -64,7 +64,7 @@ def published(case: str, settings: dict[str, Any], levels: tuple[int, ...] = (4,
 
 
 def normalised(vectors: Tensor) -> Tensor:
-    """``[1, 3, D, H, W]`` in voxels as the recorded ``[1, D, H, W, 3]``, x first, in half extents."""
+    """``[1, 3, D, H, W]`` in voxels as the recorded ``[1, D, H, W, 3]``: x first, half extents."""
     size = vectors.new_tensor(vectors.shape[2:]).view(1, 3, 1, 1, 1)
     return (2 * vectors / size).flip(1).movedim(1, -1)
 
@@ -136,8 +136,10 @@ def through_levels(
         step = method.descent.step(transform, grid, method.voxel, "mse")
         courses: list[Course] = []
 
-        def solve(a: Tensor, b: Tensor, start=vectors, level=level, courses=courses) -> Tensor:
-            course = solver.descend(level, transform, None, start, moments)
+        def solve(
+            a: Tensor, b: Tensor, start=vectors, level=level, courses=courses, own=moments
+        ) -> Tensor:
+            course = solver.descend(level, transform, None, start, own)
             courses.append(course)
             return course.parameters
 

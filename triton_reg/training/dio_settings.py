@@ -59,7 +59,7 @@ class DIOTrainingSettings:
     dice: float = 1.0
     image: float = 1.0
     image_loss: Loss = "mse"
-    readout: float = 1.0
+    readout: float = 0.0
     warm_up: float = 0.0
     keypoints: float = 0.0
     structures: int = 32
