@@ -72,7 +72,7 @@ class DioSettings(FeatureSettings):
     )
     jacobian: float | None = Field(default=None, ge=0, description="weight of folding")
     spline_spacing: Positive | None = Field(
-        default=None, description="distance of bspline's control points in voxels; 6"
+        default=None, description="distance of bspline's control points in voxels; 4"
     )
     voxel: Annotated[tuple[Positive, Positive, Positive], Field()] | None = Field(
         default=None, description="size of a voxel along each axis; the cohort's"

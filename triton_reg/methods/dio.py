@@ -90,7 +90,7 @@ class DIO:
     descent: DescentSettings = field(default_factory=DescentSettings)
     regularisers: Regularisers = field(default_factory=Regularisers)
     prompt_weights: PromptWeights = field(default_factory=PromptWeights)
-    spline_spacing: float = 6.0
+    spline_spacing: float = 4.0
     voxel: Vector = (1.0, 1.0, 1.0)
     masked: bool = False
     diagnose: bool = False

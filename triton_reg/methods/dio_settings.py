@@ -34,7 +34,8 @@ class DescentSettings:
         betas: decay of Adam's moments; None for (0.9, 0.99), published free-form (0.5, 0.99).
         eps: what Adam adds to its root: gradients much below it move less than those above. It is
             divided by the number of voxels, as gradients of a mean are, but in published units.
-        gradient_sigma: smooths the gradient, in voxels of the level; elastic behaviour.
+        gradient_sigma: smooths the gradient, in voxels of the level, of splines in control points;
+            elastic behaviour.
         vector_sigma: smooths the vectors after each step; fluid and elastic at once.
         rule: when a pair has converged.
         units: ``"voxel"``: steps and smoothing are the same along every axis in mm;
@@ -68,7 +69,7 @@ class DescentSettings:
         smallest = min(voxel)
         depth, height, width = (smallest / size for size in voxel)
         shares = (depth, height, width)
-        smooth = 0.0 if transform in (*LINEAR, "bspline") else 1.0
+        smooth = 0.0 if transform in LINEAR else 1.0
         return StepSettings(
             update="compose" if transform == "diffeomorphic" else "add",
             optimiser=self.optimiser,
