@@ -157,7 +157,7 @@ def pair_views(images: PairImages) -> tuple[View, ...]:
             "What is compared at this level of the fixed volume, coarser by the factor named:"
             " the three main directions of its features as red, green and blue."
         )
-        pictures[name] = lambda plane, colours=colours: plane.outlined(plane.in_colours(colours))
+        pictures[name] = lambda plane, colours=colours: plane.in_colours(colours)
     return tuple(
         View(name, _webp(_side_by_side([draw(plane) for plane in planes])), shown[name])
         for name, draw in pictures.items()

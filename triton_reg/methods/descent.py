@@ -111,15 +111,7 @@ def descend(
     """
     is_plain = parametrisation is None and not problem.forces
     if is_plain and descends_on_gpu(parameters, problem.force.loss):
-        found = descend_squares(
-            (problem.fixed, problem.moving, problem.placement, problem.weights),
-            parameters,
-            moments,
-            step,
-            is_symmetric=problem.force.derivative == "symmetric",
-            stop=(iterations, rule.tolerance, rule.patience),
-        )
-        return Course(found[0], moments, *found[1:])
+        return _replayed(problem, parameters, moments, step, (iterations, rule))
     count = len(parameters)
     device = parameters.device
     active = torch.ones(count, dtype=torch.bool, device=device)
@@ -141,6 +133,26 @@ def descend(
             break
         parameters = advance(parameters, force.gradient, moments, step, active)
     return Course(parameters, moments, done, ~active, loss, last / first)
+
+
+def _replayed(
+    problem: Problem,
+    vectors: Tensor,
+    moments: Moments,
+    step: StepSettings,
+    stop: tuple[int, StopRule],
+) -> Course:
+    """The same on a GPU, where the iterations of a level are one operation."""
+    iterations, rule = stop
+    found = descend_squares(
+        (problem.fixed, problem.moving, problem.placement, problem.weights),
+        vectors,
+        moments,
+        step,
+        is_symmetric=problem.force.derivative == "symmetric",
+        stop=(iterations, rule.tolerance, rule.patience),
+    )
+    return Course(found[0], moments, *found[1:])
 
 
 def _pulled(

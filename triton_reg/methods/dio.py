@@ -98,7 +98,8 @@ class DIO:
     def __post_init__(self) -> None:
         if self.transform not in TRANSFORMS:
             raise ValueError(
-                f"DIO: transform must be one of {', '.join(TRANSFORMS)}, got {self.transform!r}"
+                f"DIO: transform must be one of {', '.join(TRANSFORMS)}, got {self.transform!r};"
+                " the documentation of DIO says why geodesic shooting is not among them"
             )
         _ = self.force  # raises for a loss or a window that there is not
         factors = self.level_factors
