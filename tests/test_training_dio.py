@@ -176,3 +176,11 @@ def test_nothing_to_learn_from_is_refused() -> None:
         DIOTraining(scans(1), SETTINGS, METHOD, SMALL)
     with pytest.raises(ValueError, match="needs a weight for the image loss, labels"):
         DIOTraining(bare, replace(SETTINGS, image=0.0), METHOD, SMALL)
+
+
+def test_bfloat16_is_refused_where_its_gradients_are_wrong() -> None:
+    wide = Architecture(kind="lku", width=4, channels=4)
+    half = replace(SETTINGS, precision="bfloat16")
+    with pytest.raises(ValueError, match="bfloat16 needs 65 voxels an axis for lku on a CPU"):
+        DIOTraining(scans(), half, METHOD, wide)
+    assert DIOTraining(scans(), half, METHOD, SMALL).done == 0

@@ -20,7 +20,7 @@ from triton_reg.training.augment import (
     transformed_points,
 )
 from triton_reg.training.dio_levels import check_trainable, solved_level
-from triton_reg.training.dio_settings import DIOTrainingSettings
+from triton_reg.training.dio_settings import DIOTrainingSettings, check_precision
 from triton_reg.training.dio_terms import Evidence, unlike
 from triton_reg.training.label_readout import LabelReadout
 from triton_reg.training.parallel import add_over_processes, check_shares, own_share
@@ -80,6 +80,8 @@ class DIOTraining:
                 " keypoints and one for them"
             )
         check_trainable(method, settings)
+        device = scans.volumes.device.type
+        check_precision(settings, architecture, grid_shape(scans.volumes), device)
         check_shares(settings.pairs)
         self.settings, self.architecture, self.scans = settings, architecture, scans
         self.method = replace(method, levels=architecture.levels, loss=method.loss or "mse")

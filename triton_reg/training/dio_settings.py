@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from triton_reg.features.architecture import Architecture
 from triton_reg.features.intensity import Window
 from triton_reg.methods.dio import DIO
 from triton_reg.ops.feature_force import Loss
+from triton_reg.ops.resize import Shape
 
 # how features are registered while they are learned: less thoroughly than later
 TRAINED_THROUGH = DIO(transform="diffeomorphic", loss="mse", iterations=(40, 25, 15))
@@ -69,3 +71,20 @@ class DIOTrainingSettings:
     precision: Literal["float32", "bfloat16"] = "float32"
     seed: int = 0
     window: Window = (1.0, 99.0)
+
+
+def check_precision(
+    settings: DIOTrainingSettings, architecture: Architecture, shape: Shape, device: str
+) -> None:
+    """Raise ``ValueError`` for bfloat16 where torch computes wrong gradients.
+
+    On CPUs, those of a bfloat16 convolution that is wider than its grid (torch 2.13).
+    """
+    kernel = 5 if architecture.kind.startswith("lku") else 3
+    smallest = min(-(-size // architecture.unit) for size in shape)
+    if settings.precision == "bfloat16" and device == "cpu" and smallest < kernel:
+        raise ValueError(
+            f"DIOTraining: precision bfloat16 needs {(kernel - 1) * architecture.unit + 1} voxels "
+            f"an axis for {architecture.kind} on a CPU, where torch's gradients of convolutions "
+            f"wider than their grid are wrong; got {shape}. Use float32"
+        )
