@@ -71,7 +71,8 @@ def dio_trained(results: Path) -> list[str]:
         return []
     intro = paragraph(
         f"Hippocampi, 27 to train on, {rows[0]['pairs']} pairs of 13 held back; each network is "
-        "trained once, and its transform switched when it is called (`benchmarks/dio_trained.py`):"
+        "trained once, for 300 steps, and its transform switched when it is called. That is five "
+        "minutes of a core and too short: intensities are ahead (`benchmarks/dio_trained.py`):"
     )
     lines = [
         (row["features"], row["transform"], fraction(row["dice_mean"]), fraction(row["sdlogj"]),
