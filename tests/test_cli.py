@@ -165,7 +165,7 @@ def test_failed_pairs_give_1_and_their_codes(cohort: Cohort, store: Path, tmp_pa
         ("plan {0}/cohort.zarr {0}/new --set radus=2", "E_SETTING", "unknown setting 'radus'"),
         ("plan {0}/cohort.zarr {0}/new --set window=9,9", "E_SETTING", "window: the first must"),
         ("plan {0}/cohort.zarr {0}/new --config {0}/no.yaml", "E_CONFIG", "no.yaml cannot be read"),
-        ("plan {0}/cohort.zarr {0}/new --method dio", "E_METHOD", "known: voxelopt"),
+        ("plan {0}/cohort.zarr {0}/new --method syn", "E_METHOD", "known: voxelopt"),
         ("plan {0}/cohort.zarr {0}/new --pairs atlas:x", "E_PAIRS", "atlas:x: no subject 'x'"),
         ("plan {0}/cohort.zarr {0}/new --pairs {0}/no.csv", "E_PAIRS", "no.csv cannot be read"),
         ("ingest {0}/nowhere {0}/new", "E_SOURCE", "nowhere does not exist: need a folder with"),
