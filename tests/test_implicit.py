@@ -98,6 +98,7 @@ def residual(fixed: Tensor, moving: Tensor, vectors: Tensor) -> Tensor:
     return feature_force(fixed, moving, vectors, placed(0.0), ForceSettings()).gradient
 
 
+@pytest.mark.slow
 def test_the_implicit_function_has_the_gradient_of_the_optimum() -> None:
     fixed, moving = features()
     optimum = newton(fixed, moving)
