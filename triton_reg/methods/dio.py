@@ -162,6 +162,9 @@ class DIO:
             For each level ``[N, C, ceil(D / level), ...]`` with the channels last in memory; with
             ``masked``, for each level the share of its voxels inside the mask; with ``diagnose``,
             its intensities; and a part without channels that holds the volume's size.
+
+        Raises:
+            ValueError: if the extractor's features lie on another grid than the volume.
         """
         extractor = self.features
         if isinstance(extractor, LevelExtractor):
@@ -198,7 +201,7 @@ class DIO:
             The displacement, and in ``extras`` how each level went, ``[B, levels]``, those of
             ``first`` before the others: ``iterations``, ``converged`` (1 if it stopped by itself, 0
             if it used all iterations), ``loss`` (the last) and ``gradient_ratio`` (length of the
-            last gradient over that of the first).
+            last gradient over that of the first); with ``diagnose`` also ``step_cosine``.
         """
         at_once = 1 if prompts is not None or fixed[0].is_cpu else _PAIRS_AT_ONCE
         found = []

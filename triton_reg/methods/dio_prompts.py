@@ -75,11 +75,12 @@ class KeypointForce:
         )
         self.level, self.placement, self.weight = level, placement[0], weights.keypoints
         self.size = level.factor * self.fixed.new_tensor(voxel)
-        axes = [torch.arange(size).to(self.fixed) for size in level.shape]
-        grid = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
-        distance = (grid[None] - self.fixed.view(-1, 1, 1, 1, 3)).square().sum(-1)
         width = weights.radius / level.factor
-        self.reach = torch.exp(-distance / (2 * width**2))  # [K, *level.shape]
+        # a Gaussian is a product along the axes: [K, size] of each instead of [K, *level.shape]
+        self.reach = [
+            torch.exp(-(torch.arange(size).to(at) - at[:, None]).square() / (2 * width**2))
+            for size, at in zip(level.shape, self.fixed.T, strict=True)
+        ]
 
     def __call__(self, vectors: Tensor, active: Tensor) -> Force:
         """Loss and gradient at vectors of the level; the gradient reaches over the radius."""
@@ -95,9 +96,8 @@ class KeypointForce:
         away = (arrived - self.moving.T) * self.size[:, None]
         loss = self.weight * away.square().sum(0).mean() * active
         pull = 2 * self.weight * place[:, 4:].T @ (away * self.size[:, None]) / len(self.fixed)
-        spread = (
-            torch.einsum("ak,kzyx->azyx", pull, self.reach) / self.reach.flatten(1).sum(1).max()
-        )
+        whole = torch.stack([along.sum(1) for along in self.reach]).prod(0)
+        spread = torch.einsum("ak,kz,ky,kx->azyx", pull, *self.reach) / whole.max()
         return Force(loss, spread[None] * active.view(-1, 1, 1, 1, 1))
 
 

@@ -129,7 +129,7 @@ class Solver:
             if transform == "bspline":
                 parametrisation = Spline(grid, spacing)
             elif level:
-                parameters, moments = _refined(parameters, moments, self.grids[level - 1], grid)
+                parameters, moments = refined(parameters, moments, self.grids[level - 1], grid)
             if transform == "svf":
                 parametrisation = Velocity()
             course = self.descend(level, transform, parametrisation, parameters, moments)
@@ -221,10 +221,10 @@ def start_matrix(fixed: Sides, moving: Sides, units: str) -> Tensor:
     return matrix
 
 
-def _refined(
+def refined(
     parameters: Tensor, moments: Moments, coarse: LevelGrid, fine: LevelGrid
 ) -> tuple[Tensor, Moments]:
-    """Vectors and moments of one level on the next; vectors are counted in its own voxels."""
+    """Vectors and moments ``[B, 3, ...]`` of one level on the next, vectors in its own voxels."""
     first, second = (between(one, coarse, fine) for one in moments[:2])
     finer = between(parameters, coarse, fine) * (coarse.factor // fine.factor)
     return finer, Moments(first, second, moments.steps)

@@ -96,9 +96,13 @@ def implicit_function(
         fixed, moving: features, ``[B, C, ...]``.
         damping: in the residual's unit per unit of the vectors. Blocks may be indefinite: with too
             little of it gradients explode.
+        is_relative: whether damping is a share of the blocks' mean absolute diagonal, pair by pair.
         sigmas: of a smoothing of the incoming gradient, in voxels: that of the solver's own steps.
         block_sigmas: of a smoothing of the blocks. Vectors that a solver keeps smooth answer to
             what the features around them say together; alone, a voxel's block is nearly singular.
+
+    Returns:
+        The optimum, ``[B, 3, D, H, W]``.
     """
     return _ImplicitFunction.apply(
         solve, residual, (damping, is_relative), (sigmas, block_sigmas), fixed, moving

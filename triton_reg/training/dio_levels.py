@@ -7,9 +7,9 @@ from torch import Tensor
 
 from triton_reg.methods.dio import DIO
 from triton_reg.methods.dio_settings import LINEAR
-from triton_reg.methods.dio_solver import Solver
+from triton_reg.methods.dio_solver import Solver, refined
 from triton_reg.methods.implicit import DescentStep, implicit_function, jacobian_free
-from triton_reg.methods.level_grids import between, placement_on
+from triton_reg.methods.level_grids import placement_on
 from triton_reg.methods.parametrisations import Linear
 from triton_reg.ops.advance import Moments
 from triton_reg.training.dio_settings import DIOTrainingSettings
@@ -100,10 +100,7 @@ def _start(solver: Solver, level: int, before: Solved | None) -> tuple[Tensor, M
     parameters, moments = before.parameters.detach(), before.moments
     if linear is not None:
         return parameters, moments
-    coarse = solver.grids[level - 1]
-    first, second = (between(one, coarse, grid) for one in moments[:2])
-    vectors = between(parameters, coarse, grid) * (coarse.factor // grid.factor)
-    return vectors, Moments(first, second, moments.steps)
+    return refined(parameters, moments, solver.grids[level - 1], grid)
 
 
 def _linear(solver: Solver, level: int) -> Linear | None:
