@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from triton_reg import Displacement, Features, Prompts, Result
 from triton_reg.features.intensity import windowed
+from triton_reg.features.network import network_digest
 from triton_reg.losses import roughness, soft_dice
 from triton_reg.method import refuse_prompts
 from triton_reg.ops.resize import grid_shape
@@ -107,8 +108,8 @@ class Amortised:
 
     @property
     def fingerprint(self) -> str:
-        """None: its results are not kept."""
-        raise NotImplementedError
+        """A digest of the network."""
+        return network_digest(self.network)
 
     def prepare(self, volume: Tensor, mask: Tensor) -> Features:
         """The windowed volume, zero outside the mask."""

@@ -1,43 +1,14 @@
-"""DIO on a GPU: bytes and the benchmark where there is none, parity where there is one."""
+"""DIO on a GPU: bytes where there is none, parity where there is one."""
 
 import math
-import subprocess
-import sys
 
 import pytest
 import torch
-from helpers import PROJECT
 
 pytest.importorskip("triton", reason="triton has no package for this platform")
 
 from benchmarks import dio_parity
 from benchmarks.dio_gpu_cases import Run
-
-# what registration of tensors is not allowed to need on a machine that only has a GPU
-ABSENT = (
-    "cohort", "dask", "distributed", "llvmlite", "matplotlib", "nibabel", "numba", "polars",
-    "pyarrow", "pydantic", "rich", "safetensors", "scipy", "typer", "zarr",
-)  # fmt: skip
-WITHOUT_THEM = f"""
-import runpy, sys
-for name in {ABSENT}:
-    sys.modules[name] = None
-runpy.run_path("benchmarks/dio_gpu.py", run_name="__main__")
-"""
-
-
-def test_the_benchmark_needs_nothing_but_torch_triton_and_numpy() -> None:
-    if torch.cuda.is_available():
-        pytest.skip("there is a GPU: the benchmark would run")
-    ran = subprocess.run(
-        [sys.executable, "-c", WITHOUT_THEM],
-        cwd=PROJECT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ran.returncode == 2, ran.stderr
-    assert "no GPU was found: torch" in ran.stderr
 
 
 def test_bytes_of_a_pair() -> None:

@@ -1,13 +1,10 @@
 """What can be said about runs on a GPU where there is none: bytes, batches, and the benchmark."""
 
 import csv
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from helpers import PROJECT
 from torch import Tensor
 
 pytest.importorskip("triton", reason="triton has no package for this platform")
@@ -18,17 +15,6 @@ from triton_reg.ops._triton.batches import pairs_a_launch
 from triton_reg.ops.register_pyramid import register_pyramid
 
 HALF, FULL = (96, 80, 128), (192, 160, 256)
-# what registration of tensors is not allowed to need on a machine that only has a GPU
-ABSENT = (
-    "cohort", "dask", "distributed", "llvmlite", "matplotlib", "nibabel", "numba", "polars",
-    "pyarrow", "pydantic", "rich", "safetensors", "scipy", "typer", "zarr",
-)  # fmt: skip
-WITHOUT_THEM = f"""
-import runpy, sys
-for name in {ABSENT}:
-    sys.modules[name] = None
-runpy.run_path(sys.argv[1], run_name="__main__")
-"""
 
 
 def test_bytes_are_those_of_the_plan() -> None:
@@ -71,21 +57,6 @@ def test_little_memory_means_smaller_batches() -> None:
     sizes = [200 * size for size in voxels]
     assert pairs_a_launch(64, voxels, sizes, limit_bytes=sizes[0]) == (1, 8, 64, 64, 64)
     assert pairs_a_launch(64, voxels, sizes, limit_bytes=sizes[0] // 2) == (1, 4, 32, 64, 64)
-
-
-def test_the_benchmark_needs_nothing_but_torch_triton_and_numpy() -> None:
-    if torch.cuda.is_available():
-        pytest.skip("there is a GPU: the benchmark would run")
-    script = str(Path("benchmarks") / "voxelopt_gpu.py")
-    ran = subprocess.run(
-        [sys.executable, "-c", WITHOUT_THEM, script],
-        cwd=PROJECT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ran.returncode == 2, ran.stderr
-    assert "no GPU was found: torch" in ran.stderr
 
 
 def test_a_row_knows_its_floor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

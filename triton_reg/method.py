@@ -114,6 +114,11 @@ def refuse_prompts(call: str, prompts: Prompts | None) -> None:
         raise ValueError(f"{call}: takes no prompts; PDDNet and DIO do")
 
 
+def at_least_float32(features: Tensor) -> Tensor:
+    """Features that were kept in half precision, as methods compute with them."""
+    return features.float() if features.element_size() < 4 else features
+
+
 def collate(features: list[Features]) -> Features:
     """Features of several subjects as one, in the order of the list.
 

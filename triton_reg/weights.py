@@ -1,9 +1,11 @@
 """Trained weights: read safely, checked by name and shape, known by their content."""
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -73,3 +75,60 @@ def load_weights(path: Path) -> Mapping[str, Tensor]:
         found = type(content).__name__
         raise TypeError(f"{path} must hold tensors by name, found a {found}")
     return {name: value for name, value in content.items() if isinstance(value, Tensor)}
+
+
+def write_kept(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    form: str,
+    settings: Mapping[str, Any],
+    card: Mapping[str, Any],
+) -> None:
+    """Write tensors, their settings and what is to be known of them as one file.
+
+    Args:
+        path: a ``.safetensors`` file, replaced if it is there.
+        tensors: by name.
+        form: what the file is, which :func:`read_kept` asks for.
+        settings, card: anything that JSON can hold.
+    """
+    # here, so that registration needs it only where such a file is written
+    from safetensors.torch import save
+
+    metadata = {
+        "format": form, "settings": json.dumps(dict(settings)), "card": json.dumps(dict(card)),
+    }  # fmt: skip
+    content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    # a file under its own name is whole
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_bytes(save(content, metadata))
+    partial.replace(path)
+
+
+class Kept(NamedTuple):
+    """What :func:`write_kept` wrote."""
+
+    tensors: dict[str, Tensor]
+    settings: dict[str, Any]
+    card: dict[str, Any]
+
+
+def read_kept(path: Path, form: str) -> Kept:
+    """The content of a file of that format.
+
+    Raises:
+        OSError: if the file cannot be read.
+        ValueError: if it is no such file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path} is no safetensors file: {error}") from None
+    if metadata.get("format") != form:
+        found = metadata.get("format", "none")
+        raise ValueError(f"{path} must be of format {form!r}, its metadata says {found}")
+    return Kept(tensors, json.loads(metadata["settings"]), json.loads(metadata["card"]))

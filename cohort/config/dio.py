@@ -6,18 +6,17 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field
 
 from cohort.config.features import (
-    PROMPTS,
     AtLeastOne,
     FeatureName,
-    FeatureSettings,
     Positive,
+    PromptedSettings,
     listed,
 )
 from cohort.errors import UsageError
 from triton_reg import DIO, DescentSettings, Intensity, Regularisers
 
 
-class DioSettings(FeatureSettings):
+class DioSettings(PromptedSettings):
     """Settings of ``--method dio``; what is not given is the preset's."""
 
     default_features: ClassVar[FeatureName] = "intensity"
@@ -84,25 +83,6 @@ class DioSettings(FeatureSettings):
         default=None,
         description="also say how much of each step lies along the moving volume's gradient",
     )
-    prompts: Literal["labels", "keypoints", "both"] | None = Field(
-        default=None,
-        description="what the method is told of each pair beside the volumes; measures of it are"
-        " then no test of the method",
-    )
-    prompt_labels: float | None = Field(
-        default=None, ge=0, description="weight of prompted labels beside the features; 1"
-    )
-    prompt_keypoints: float | None = Field(
-        default=None, ge=0, description="weight of prompted keypoints; 1"
-    )
-    prompt_radius: float | None = Field(
-        default=None, gt=0, description="how far a prompted keypoint counts, in voxels; 8"
-    )
-
-    @property
-    def prompt_kinds(self) -> tuple[str, ...]:
-        """See :attr:`FeatureSettings.prompt_kinds`."""
-        return PROMPTS[self.prompts] if self.prompts else ()
 
     def for_spacing(self, spacing_mm: tuple[float, float, float]) -> dict[str, Any]:
         """What a working grid whose voxels are no cubes says of lengths, unless they are given."""
@@ -119,12 +99,6 @@ class DioSettings(FeatureSettings):
             start.descent.rule, tolerance=self.stop_tolerance, patience=self.stop_patience
         )
         descent = replace(start.descent, rule=rule, **self.given(DescentSettings))
-        weights = _changed(
-            start.prompt_weights,
-            labels=self.prompt_labels,
-            keypoints=self.prompt_keypoints,
-            radius=self.prompt_radius,
-        )
         nested = {"features", "descent", "regularisers"}
         own = {name: one for name, one in self.given(DIO).items() if name not in nested}
         if self.lncc_window is not None:
@@ -137,7 +111,7 @@ class DioSettings(FeatureSettings):
                 features=features,
                 descent=descent,
                 regularisers=replace(start.regularisers, **self.given(Regularisers)),
-                prompt_weights=weights,
+                prompt_weights=self.prompted(start.prompt_weights),
                 **own,
             )
         except ValueError as error:

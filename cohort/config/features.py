@@ -18,6 +18,7 @@ from triton_reg import (
     NetworkFeatures,
     Obelisk,
     Pretrained,
+    PromptWeights,
     SegmentationUNet,
 )
 from triton_reg.features.learned import load_features
@@ -27,7 +28,7 @@ FeatureName = Literal[
 ]
 
 _PRETRAINED = "brain-t1"
-PROMPTS = {"labels": ("labels",), "keypoints": ("keypoints",), "both": ("labels", "keypoints")}
+_PROMPTS = {"labels": ("labels",), "keypoints": ("keypoints",), "both": ("labels", "keypoints")}
 _UNTRUSTED = (
     "features=torchscript would run the program in {} with your rights; "
     "if you trust those who made it, give --trust-code on this command"
@@ -164,3 +165,36 @@ class FeatureSettings(BaseModel):
         """The fields of a dataclass of settings that have a value here."""
         names = {field.name for field in fields(settings)}
         return {name: value for name, value in self if name in names and value is not None}
+
+
+class PromptedSettings(FeatureSettings):
+    """What methods share that can be told of a pair's own labels and keypoints."""
+
+    prompts: Literal["labels", "keypoints", "both"] | None = Field(
+        default=None,
+        description="what the method is told of each pair beside the volumes; measures of it are"
+        " then no test of the method",
+    )
+    prompt_labels: float | None = Field(
+        default=None, ge=0, description="weight of prompted labels beside the features; 1"
+    )
+    prompt_keypoints: float | None = Field(
+        default=None, ge=0, description="weight of prompted keypoints; 1"
+    )
+    prompt_radius: float | None = Field(
+        default=None, gt=0, description="how far a prompted keypoint counts, in voxels; 8"
+    )
+
+    @property
+    def prompt_kinds(self) -> tuple[str, ...]:
+        """See :attr:`FeatureSettings.prompt_kinds`."""
+        return _PROMPTS[self.prompts] if self.prompts else ()
+
+    def prompted(self, weights: PromptWeights) -> PromptWeights:
+        """Weights of prompts with what is given in place of theirs."""
+        said = {
+            "labels": self.prompt_labels,
+            "keypoints": self.prompt_keypoints,
+            "radius": self.prompt_radius,
+        }
+        return replace(weights, **{name: one for name, one in said.items() if one is not None})

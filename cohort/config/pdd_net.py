@@ -7,11 +7,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from cohort.config.features import (
-    PROMPTS,
     AtLeastOne,
     FeatureName,
-    FeatureSettings,
     Positive,
+    PromptedSettings,
     listed,
 )
 from cohort.errors import UsageError
@@ -35,7 +34,7 @@ _Lengths = Annotated[tuple[Positive, ...], BeforeValidator(listed)]
 _Counts = Annotated[tuple[AtLeastOne, ...], BeforeValidator(listed)]
 
 
-class PddNetSettings(FeatureSettings):
+class PddNetSettings(PromptedSettings):
     """Settings of ``--method pdd_net``; what is not given is the preset's."""
 
     preset: Literal["default", "v01", "two_warp"] = Field(
@@ -88,20 +87,6 @@ class PddNetSettings(FeatureSettings):
     composition: Literal["control", "full"] | None = Field(
         default=None, description="where stages are composed; full as published"
     )
-    prompts: Literal["labels", "keypoints", "both"] | None = Field(
-        default=None,
-        description="what the method is told of each pair beside the volumes; measures of it are"
-        " then no test of the method",
-    )
-    prompt_labels: float | None = Field(
-        default=None, ge=0, description="weight of prompted labels beside the features; 1"
-    )
-    prompt_keypoints: float | None = Field(
-        default=None, ge=0, description="weight of prompted keypoints; 1"
-    )
-    prompt_radius: float | None = Field(
-        default=None, gt=0, description="how far a prompted keypoint counts, in voxels; 8"
-    )
 
     @model_validator(mode="after")
     def _one_kind_of_search(self) -> "PddNetSettings":
@@ -117,11 +102,6 @@ class PddNetSettings(FeatureSettings):
     def extractor(self) -> FeatureName:
         """Local contrast by default, OBELISK where the preset is published with its weights."""
         return self.features or _FEATURES[self.preset]
-
-    @property
-    def prompt_kinds(self) -> tuple[str, ...]:
-        """See :attr:`FeatureSettings.prompt_kinds`."""
-        return PROMPTS[self.prompts] if self.prompts else ()
 
     def for_spacing(self, spacing_mm: tuple[float, float, float]) -> dict[str, Any]:
         """What a working grid whose voxels are no cubes says of lengths, unless they are given."""
@@ -139,11 +119,6 @@ class PddNetSettings(FeatureSettings):
     def build(self, *, trust_code: bool = False) -> PDDNet:
         """The method with these settings; see :meth:`MethodConfig.build`."""
         method = self._start(trust_code)
-        prompt_weights = {
-            "labels": self.prompt_labels,
-            "keypoints": self.prompt_keypoints,
-            "radius": self.prompt_radius,
-        }
         own = {
             "weights": self.match_weights,
             "feature_step": self.feature_step,
@@ -154,7 +129,7 @@ class PddNetSettings(FeatureSettings):
             stages=self._stages(method.stages),
             match=replace(method.match, **self.given(MatchSettings)),
             fit=self._fit(method.fit),
-            prompt_weights=replace(method.prompt_weights, **_known(prompt_weights)),
+            prompt_weights=self.prompted(method.prompt_weights),
             **_known(own),
         )
 

@@ -1,6 +1,5 @@
 """Features that a trained network gives at several resolutions, and the files that keep them."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from triton_reg.features.architecture import Architecture
 from triton_reg.features.intensity import Window, windowed
 from triton_reg.ops.mind_ssc import mind_ssc
-from triton_reg.weights import Weights
+from triton_reg.weights import Weights, read_kept, write_kept
 
 _FORMAT = "triton-reg features 1"
 _SUFFIX = ".safetensors"
@@ -125,23 +124,12 @@ def save_features(path: Path, features: LearnedFeatures, card: Mapping[str, Any]
         features: whose settings and weights are kept.
         card: facts about the training; anything that JSON can hold.
     """
-    # here, so that registration needs it only where such a file is written
-    from safetensors.torch import save
-
     settings = {
         "architecture": asdict(features.architecture),
         "window": features.window,
         "scale": features.scale,
     }
-    metadata = {"format": _FORMAT, "settings": json.dumps(settings), "card": json.dumps(dict(card))}
-    # a file under its own name is whole
-    partial = path.with_name(f".{path.name}.partial")
-    tensors = {
-        name: tensor.detach().cpu().contiguous()
-        for name, tensor in features.weights.tensors.items()
-    }
-    partial.write_bytes(save(tensors, metadata))
-    partial.replace(path)
+    write_kept(path, features.weights.tensors, _FORMAT, settings, card)
 
 
 def load_features(path: Path) -> LearnedFeatures:
@@ -151,8 +139,7 @@ def load_features(path: Path) -> LearnedFeatures:
         OSError: if the file cannot be read.
         ValueError: if it is no such file, or its weights do not fit.
     """
-    tensors, metadata = _read(path)
-    settings = json.loads(metadata["settings"])
+    tensors, settings, _ = read_kept(path, _FORMAT)
     architecture = settings["architecture"]
     architecture["levels"] = tuple(architecture["levels"])
     return LearnedFeatures(
@@ -165,22 +152,7 @@ def load_features(path: Path) -> LearnedFeatures:
 
 def card_of(path: Path) -> dict[str, Any]:
     """What :func:`save_features` was told of the training; errors as of :func:`load_features`."""
-    return json.loads(_read(path)[1]["card"])
-
-
-def _read(path: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"{path} is no safetensors file: {error}") from None
-    if metadata.get("format") != _FORMAT:
-        found = metadata.get("format", "none")
-        raise ValueError(f"{path} must be of format {_FORMAT!r}, its metadata says {found}")
-    return tensors, metadata
+    return read_kept(path, _FORMAT).card
 
 
 @dataclass(frozen=True, repr=False)

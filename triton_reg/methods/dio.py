@@ -10,7 +10,7 @@ from torch import Tensor
 
 from triton_reg.displacement import Displacement
 from triton_reg.features.intensity import Intensity
-from triton_reg.method import FeatureExtractor, Features, Prompts, Result
+from triton_reg.method import FeatureExtractor, Features, Prompts, Result, at_least_float32
 from triton_reg.methods.descent import StopRule
 from triton_reg.methods.dio_settings import TRANSFORMS, DescentSettings, Transform
 from triton_reg.methods.dio_solver import Sides, Solver
@@ -225,11 +225,7 @@ class DIO:
         """Some subjects' features by level."""
         count = len(self.level_factors)
         *parts, volume = features
-        chosen = [_at_least_float32(part[rows]) for part in parts]
+        chosen = [at_least_float32(part[rows]) for part in parts]
         masks = chosen[count : 2 * count] if self.masked else []
         volumes = chosen[-count:] if self.diagnose else []
         return Sides(chosen[:count], masks, grid_shape(volume), volumes)
-
-
-def _at_least_float32(features: Tensor) -> Tensor:
-    return features.float() if features.element_size() < 4 else features

@@ -1,6 +1,5 @@
 """A trained PDD-Net as one file: weights, and the settings that they were trained with."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +11,7 @@ from triton_reg.methods.prompt_terms import PromptWeights
 from triton_reg.methods.search import CubeSearch, EvenSearch, Search
 from triton_reg.ops.instance_fit import FitSettings
 from triton_reg.ops.match_settings import MatchSettings
-from triton_reg.weights import Weights
+from triton_reg.weights import Weights, read_kept, write_kept
 
 _FORMAT = "triton-reg pdd_net 1"
 _SEARCHES: dict[str, type[CubeSearch] | type[EvenSearch]] = {
@@ -32,9 +31,6 @@ def save_model(path: Path, method: PDDNet, card: Mapping[str, Any]) -> None:
     Raises:
         TypeError: if the method's features are no OBELISK.
     """
-    # here, so that registration needs it only where such a file is written
-    from safetensors.torch import save
-
     extractor = method.features
     if not isinstance(extractor, Obelisk):
         found = type(extractor).__name__
@@ -51,12 +47,7 @@ def save_model(path: Path, method: PDDNet, card: Mapping[str, Any]) -> None:
         "composition": method.composition,
         "prompt_weights": asdict(method.prompt_weights),
     }
-    metadata = {"format": _FORMAT, "settings": json.dumps(settings), "card": json.dumps(dict(card))}
-    # a file under its own name is whole
-    partial = path.with_name(f".{path.name}.partial")
-    tensors = {name: tensor.contiguous() for name, tensor in extractor.weights.tensors.items()}
-    partial.write_bytes(save(tensors, metadata))
-    partial.replace(path)
+    write_kept(path, extractor.weights.tensors, _FORMAT, settings, card)
 
 
 def load_model(path: Path) -> PDDNet:
@@ -66,18 +57,7 @@ def load_model(path: Path) -> PDDNet:
         OSError: if the file cannot be read.
         ValueError: if it is no such file, or its weights do not fit.
     """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"{path} is no safetensors file: {error}") from None
-    if metadata.get("format") != _FORMAT:
-        found = metadata.get("format", "none")
-        raise ValueError(f"{path} must be of format {_FORMAT!r}, its metadata says {found}")
-    settings = json.loads(metadata["settings"])
+    tensors, settings, _ = read_kept(path, _FORMAT)
     extractor = {name: _plain(value) for name, value in settings["features"].items()}
     return PDDNet(
         features=Obelisk(weights=Weights.of(tensors), **extractor),

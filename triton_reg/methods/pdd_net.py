@@ -12,7 +12,7 @@ from triton_reg.displacement import Displacement
 from triton_reg.features.averaged import averaged
 from triton_reg.features.local import LocalContrast
 from triton_reg.features.obelisk import Obelisk
-from triton_reg.method import FeatureExtractor, Features, Prompts, Result
+from triton_reg.method import FeatureExtractor, Features, Prompts, Result, at_least_float32
 from triton_reg.methods.prompt_terms import PromptWeights, anchors_of, label_channels, moved_back
 from triton_reg.methods.search import CubeSearch, EvenSearch, Search, label_shares, label_steps
 from triton_reg.ops.dense_match import COVARIANCE_AXES, DenseMatch, dense_match
@@ -164,7 +164,7 @@ class PDDNet:
         found = []
         for row, some in enumerate(pairs.split(at_once)):
             target, source = (
-                [_at_least_float32(part[rows]) for part in features]
+                [at_least_float32(part[rows]) for part in features]
                 for features, rows in zip((fixed, moving), some.long().unbind(1), strict=True)
             )
             told = None if prompts is None else prompts.of(row)
@@ -244,7 +244,3 @@ class PDDNet:
         own = [(count - 1) / (size - 1) for count, size in zip(first.shape[2:], shape, strict=True)]
         step = second * second.new_tensor(own).view(1, 3, 1, 1, 1)
         return second + warp(first, step, fixed_shape=grid_shape(second), padding="border")
-
-
-def _at_least_float32(features: Tensor) -> Tensor:
-    return features.float() if features.element_size() < 4 else features
