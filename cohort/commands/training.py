@@ -33,7 +33,7 @@ def train_command(
         int | None, typer.Option(min=1, help="Train this fold alone, counted from 1.")
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Pairs to learn from. [pdd_net 400, dio 600]")
+        int | None, typer.Option(min=1, help="Pairs to learn from; 400 for pdd_net, 600 for dio.")
     ] = None,
     supervision: Annotated[
         str,
