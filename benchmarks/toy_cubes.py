@@ -60,7 +60,6 @@ SETTINGS = DIOTrainingSettings(
     learning_rate=5e-3,
     weight_decay=0.0,
     image=0.0,
-    readout=0.0,
     curriculum=(0.0,),
     augmentation=0.0,
     contrast=0.0,

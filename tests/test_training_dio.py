@@ -5,27 +5,27 @@ from dataclasses import replace
 import pytest
 import torch
 from helpers import smooth_volume
-from torch import Tensor
 
 from triton_reg import DIO, Architecture
-from triton_reg.methods.level_grids import LevelGrid
+from triton_reg.methods.level_grids import LevelGrid, block_means
 from triton_reg.training.augment import (
     random_affine,
     random_contrast,
+    random_elastic,
     transformed,
     transformed_points,
 )
 from triton_reg.training.dio import DIOTraining
 from triton_reg.training.dio_settings import DIOTrainingSettings
 from triton_reg.training.dio_terms import Evidence, unlike
-from triton_reg.training.label_readout import LabelReadout
+from triton_reg.training.label_codes import LabelCodes
 from triton_reg.training.recipe import DIORecipe
 from triton_reg.training.scans import Scans
 
 SHAPE = (16, 18, 20)
 SMALL = Architecture(kind="unet_encoder", width=4, channels=4)
 METHOD = DIO(iterations=(8, 6, 4), loss="mse")
-SETTINGS = DIOTrainingSettings(steps=20, structures=0, readout=0.0, learning_rate=3e-3)
+SETTINGS = DIOTrainingSettings(steps=20, structures=0, learning_rate=3e-3)
 
 
 def scans(count: int = 4) -> Scans:
@@ -56,10 +56,10 @@ def training(**changes) -> DIOTraining:
         {"gradient": "implicit"},
         {"image": 0.0, "dice": 0.0, "keypoints": 0.1},
         {"image_loss": "lncc", "dice": 0.0},
-        {"readout": 0.5, "warm_up": 0.3},
+        {"codes": 0.5, "warm_up": 0.1},
         {"phantom_steps": 3, "precision": "bfloat16"},
     ],
-    ids=["phantom", "implicit", "keypoints", "image", "readout", "bfloat16"],
+    ids=["phantom", "implicit", "keypoints", "image", "codes", "bfloat16"],
 )
 def test_every_kind_of_training_changes_what_the_network_says(changes: dict) -> None:
     made = training(**changes)
@@ -78,7 +78,7 @@ def test_the_loss_falls() -> None:
 
 
 def test_the_same_seed_gives_the_same_bits_also_after_a_stop() -> None:
-    whole, first, second = (training(readout=0.5) for _ in range(3))
+    whole, first, second = (training(codes=0.5, warm_up=0.2) for _ in range(3))
     for _ in range(6):
         whole.step()
     for _ in range(3):
@@ -88,7 +88,7 @@ def test_the_same_seed_gives_the_same_bits_also_after_a_stop() -> None:
         second.step()
     ours, theirs = whole.model(), second.model()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-    other = training(readout=0.5, seed=1)
+    other = training(codes=0.5, warm_up=0.2, seed=1)
     assert any(not torch.equal(ours[name], one) for name, one in other.model().items())
 
 
@@ -104,7 +104,7 @@ def test_what_was_learned_registers_as_the_recipe_says(tmp_path) -> None:
 
 
 def test_levels_join_one_after_the_other() -> None:
-    made = training(curriculum=(0.0, 0.5, 0.9), readout=0.0)
+    made = training(curriculum=(0.0, 0.5, 0.9))
     made.step()
     untouched = [
         parameter.grad is None or not parameter.grad.any()
@@ -149,25 +149,46 @@ def test_contrast_changes_but_not_the_range() -> None:
     assert torch.corrcoef(torch.stack([changed.flatten(), volume.flatten()]))[0, 1] > 0.8
 
 
-def test_a_readout_reads_what_features_hold() -> None:
-    readout = LabelReadout(SMALL, 3, seed=0)
+def test_codes_tell_structures_apart_and_features_predict_them() -> None:
     classes = scans(1).labels
-    told: list[Tensor] = []
-    for factor in SMALL.levels:
-        shape = LevelGrid.over(SHAPE, factor).shape
-        middle = [torch.arange(size) * factor + factor // 2 for size in shape]
-        block = classes[0, 0].float()
-        for axis, where in enumerate(middle):
-            block = block.index_select(axis, where.clamp(max=SHAPE[axis] - 1))
-        told.append(torch.stack([(block == value).float() for value in range(4)])[None] * 20)
-    optimiser = torch.optim.Adam(readout.parameters(), lr=0.1)
-    for step in range(30):
-        loss = readout(told, classes, torch.Generator().manual_seed(step))
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-    assert loss.item() < 0.05
-    assert LabelReadout(SMALL, 0, seed=0)(told, classes, torch.Generator()).item() == 0
+    few, many = LabelCodes(SMALL, classes, 0), LabelCodes(replace(SMALL, channels=2), classes, 0)
+    assert torch.equal(few.codes[1:], torch.eye(SMALL.channels)[: classes.max()])
+    assert torch.allclose(many.codes[1:].norm(dim=1), torch.ones(int(classes.max())))
+    assert not few.codes[0].any()
+    assert few.weights[0] == 1
+    assert (few.weights[1:] > 1).all()  # they are smaller than the background
+    whole = few.codes[classes[0, 0].long()].permute(3, 0, 1, 2)[None]
+    weights = few.weights[classes[0, 0].long()][None, None]
+    told = [
+        block_means(whole * weights, factor) / block_means(weights, factor)
+        for factor in SMALL.levels
+    ]
+    assert few(told, classes).item() < 1e-10
+    assert few([torch.zeros_like(one) for one in told], classes).item() == pytest.approx(1)
+    assert few([one.flip(2) for one in told], classes).item() > 0.01
+
+
+def test_nothing_is_registered_while_codes_are_learned(monkeypatch) -> None:
+    made = training(codes=1.0, warm_up=0.1, steps=20)
+    monkeypatch.setattr(made, "_over_levels", lambda *_: pytest.fail("it was"))
+    made.step()
+    made.step()
+    assert not made.is_warming_up
+    with pytest.raises(pytest.fail.Exception, match="it was"):
+        made.step()
+
+
+def test_an_elastic_change_is_smooth_and_as_large_as_asked() -> None:
+    volume = torch.arange(24.0).view(1, 1, 24, 1, 1).expand(1, 1, 24, 24, 24).contiguous()
+    offsets = random_elastic(torch.Generator().manual_seed(1), volume, 1.5)
+    moved, same = transformed(volume, volume.int(), torch.eye(3, 4)[None], offsets)
+    apart = (moved - volume)[0, 0, 4:-4]  # positions along the first axis, in voxels
+    assert 0.3 < apart.std() < 1.5
+    assert apart.diff(dim=2).abs().max() < 1
+    inner = (slice(None), slice(None), *3 * [slice(5, -5)])
+    assert (same - moved.round())[inner].abs().max() <= 1
+    still, _ = transformed(volume, volume.int(), torch.eye(3, 4)[None], 0 * offsets)
+    assert torch.allclose(still, volume, atol=1e-4)
 
 
 def test_nothing_to_learn_from_is_refused() -> None:

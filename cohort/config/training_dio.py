@@ -37,8 +37,9 @@ class DioTrainingChoices(BaseModel):
     dice: float | None = Field(default=None, ge=0)
     image: float | None = Field(default=None, ge=0)
     image_loss: Literal["mse", "lncc"] | None = None
-    readout: float | None = Field(default=None, ge=0)
+    codes: float | None = Field(default=None, ge=0)
     warm_up: _Share | None = None
+    elastic: float | None = Field(default=None, ge=0)
     keypoints: float | None = Field(default=None, ge=0)
     structures: int | None = Field(default=None, ge=0)
     curriculum: Annotated[tuple[_Share, ...], BeforeValidator(listed)] | None = None

@@ -1,10 +1,12 @@
-"""Random affine changes of a volume and of its labels."""
+"""Random changes of a volume and of its labels: affine, elastic, of contrast."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from triton_reg.ops.resize import Shape
+
+_ELASTIC_VOXELS = 12  # between the points of a random deformation
 
 
 def random_affine(generator: torch.Generator, sigma: float) -> Tensor:
@@ -16,15 +18,36 @@ def random_affine(generator: torch.Generator, sigma: float) -> Tensor:
     return torch.eye(3, 4)[None] + sigma * torch.randn(1, 3, 4, generator=generator)
 
 
-def transformed(volume: Tensor, labels: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
+def random_elastic(generator: torch.Generator, volume: Tensor, sigma: float) -> Tensor:
+    """A smooth deformation for :func:`transformed`: random at points some 12 voxels apart.
+
+    Args:
+        generator: of the numbers.
+        volume: ``[1, 1, D, H, W]``, whose grid is deformed.
+        sigma: standard deviation at those points, in voxels.
+    """
+    shape = volume.shape[2:]
+    points = [max(size // _ELASTIC_VOXELS, 3) for size in shape]
+    coarse = torch.randn(1, 3, *points, generator=generator).to(volume)
+    fine = F.interpolate(coarse, shape, mode="trilinear", align_corners=True)
+    share = [2 * sigma / max(size - 1, 1) for size in reversed(shape)]  # x, y, z
+    return fine.permute(0, 2, 3, 4, 1) * fine.new_tensor(share)
+
+
+def transformed(
+    volume: Tensor, labels: Tensor, matrix: Tensor, offsets: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """A volume and its labels where an affine matrix looks for them.
 
     Args:
         volume: ``[1, 1, D, H, W]``; sampled linearly, and continued as at its border.
         labels: of the same shape, integers; the nearest, and 0 outside.
         matrix: see :func:`random_affine`.
+        offsets: added to where it looks, see :func:`random_elastic`; none.
     """
     grid = F.affine_grid(matrix.to(volume), list(volume.shape), align_corners=True)
+    if offsets is not None:
+        grid = grid + offsets
     moved = F.grid_sample(volume, grid, padding_mode="border", align_corners=True)
     nearest = F.grid_sample(labels.to(volume), grid, mode="nearest", align_corners=True)
     return moved, nearest.to(labels.dtype)

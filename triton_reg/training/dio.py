@@ -1,8 +1,8 @@
 """Training of DIO's features: gradients reach the network through the optimum."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,24 +16,16 @@ from triton_reg.ops.resize import grid_shape
 from triton_reg.training.augment import (
     random_affine,
     random_contrast,
-    transformed,
     transformed_points,
 )
+from triton_reg.training.dio_examples import Example, changed, structure_masks
 from triton_reg.training.dio_levels import check_trainable, solved_level
 from triton_reg.training.dio_settings import DIOTrainingSettings, check_precision
 from triton_reg.training.dio_terms import Evidence, unlike
-from triton_reg.training.label_readout import LabelReadout
+from triton_reg.training.label_codes import LabelCodes
 from triton_reg.training.parallel import add_over_processes, check_shares, own_share
 from triton_reg.training.scans import Scans
 from triton_reg.weights import Weights
-
-
-class Example(NamedTuple):
-    """One side of a pair: ``volume`` in source units, ``classes`` and ``mask``, ``[1, 1, ...]``."""
-
-    volume: Tensor
-    classes: Tensor
-    mask: Tensor
 
 
 class DIOTraining:
@@ -88,8 +80,8 @@ class DIOTraining:
         # class numbers, so that one channel a class is one comparison
         self.classes = torch.bucketize(scans.labels, structures, right=True)
         self.network = architecture.build(settings.seed).to(scans.volumes.device)
-        count = len(structures) + 1 if settings.readout and len(structures) else 0
-        self.readout = LabelReadout(architecture, count, settings.seed).to(scans.volumes.device)
+        told_codes = settings.codes and len(structures)
+        self.codes = LabelCodes(architecture, self.classes, settings.seed) if told_codes else None
         self.optimiser = torch.optim.AdamW(
             self.parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
@@ -99,12 +91,12 @@ class DIOTraining:
     @property
     def parameters(self) -> list[nn.Parameter]:
         """All that is learned."""
-        return [*self.network.parameters(), *self.readout.parameters()]
+        return list(self.network.parameters())
 
     @property
     def parameter_count(self) -> int:
         """Numbers that are learned and kept."""
-        return sum(parameter.numel() for parameter in self.network.parameters())
+        return sum(parameter.numel() for parameter in self.parameters)
 
     def step(self) -> float:
         """One step; returns the mean loss of its pairs.
@@ -143,17 +135,16 @@ class DIOTraining:
         """
         generator = torch.Generator().manual_seed(seed)
         target, source = self._example(fixed), self._example(moving)
-        volume, classes = transformed(target.volume, target.classes, matrix)
-        _, mask = transformed(target.volume, target.mask, matrix)
-        target = Example(volume, classes, mask)
+        if self.is_warming_up:
+            matrices = matrix, random_affine(generator, self.settings.augmentation)
+            pair = [
+                changed(one, given, generator, self.settings.elastic)
+                for one, given in zip((target, source), matrices, strict=True)
+            ]
+            return self._code_loss(pair, [self._features(one, generator) for one in pair])
+        target = changed(target, matrix, generator)
         pair = [self._features(one, generator) for one in (target, source)]
-        read = [
-            self.readout(levels, one.classes, generator)
-            for levels, one in zip(pair, (target, source), strict=True)
-        ]
-        said = self.settings.readout * torch.stack(read).mean()
-        if self.readout.classes and self.done < self.settings.warm_up * self.settings.steps:
-            return said
+        said = self._code_loss([target, source], pair)
         shape = grid_shape(target.volume)
         fixed_side, moving_side = (Sides(one, [], shape) for one in pair)
         solver = Solver(self.method, fixed_side, moving_side, None)
@@ -165,6 +156,20 @@ class DIOTraining:
             (transformed_points(points[0], matrix, shape), points[1]),
         )
         return self._over_levels(solver, evidence) + said
+
+    @property
+    def is_warming_up(self) -> bool:
+        """Whether nothing is registered yet."""
+        return self.codes is not None and self.done < self.settings.warm_up * self.settings.steps
+
+    def _code_loss(self, examples: Sequence[Example], features: Sequence[list[Tensor]]) -> Tensor:
+        """How far the features are from their structures' codes, weighted; 0 without codes."""
+        if self.codes is None:
+            return features[0][0].new_zeros(())
+        losses = [
+            self.codes(levels, one.classes) for levels, one in zip(features, examples, strict=True)
+        ]
+        return self.settings.codes * torch.stack(losses).mean()
 
     def _over_levels(self, solver: Solver, evidence: Evidence) -> Tensor:
         """Mean over the levels that take part of what each leaves unlike at its own resolution."""
@@ -197,7 +202,6 @@ class DIOTraining:
         """All that decides the next steps, in plain values and tensors."""
         return {
             "network": self.network.state_dict(),
-            "readout": self.readout.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "generator": self.generator.get_state(),
             "done": self.done,
@@ -206,7 +210,6 @@ class DIOTraining:
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Go on where :meth:`state` was taken, with the same scans and settings."""
         self.network.load_state_dict(state["network"])
-        self.readout.load_state_dict(state["readout"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.generator.set_state(state["generator"])
         self.done = state["done"]
@@ -228,14 +231,6 @@ class DIOTraining:
     def _masks(
         self, target: Example, source: Example, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """One channel for each of some structures that both subjects have, ``[1, M, ...]``."""
         if not self.settings.dice:
             return target.volume[:, :0], source.volume[:, :0]
-        found = [one.classes.unique() for one in (target, source)]
-        shared = found[0][torch.isin(found[0], found[1]) & (found[0] > 0)]
-        if self.settings.structures:
-            order = torch.randperm(len(shared), generator=generator)
-            shared = shared[order[: self.settings.structures].to(shared.device)]
-        numbers = shared.view(1, -1, 1, 1, 1)
-        of_fixed, of_moving = ((one.classes == numbers).float() for one in (target, source))
-        return of_fixed, of_moving
+        return structure_masks(target, source, self.settings.structures, generator)

@@ -33,11 +33,12 @@ class DIOTrainingSettings:
         dice: weight of ``1 - soft Dice`` of the warped labels.
         image: weight of the difference of fixed and warped volume.
         image_loss: that difference: ``"mse"`` or ``"lncc"``.
-        readout: weight of the cross-entropy of each voxel's class, read linearly from its features
-            by layers that are thrown away. It says at every voxel what the features should tell
-            apart, where the optimum has but one gradient a pair.
+        codes: weight of the distance between features and the codes of their structures, see
+            :class:`triton_reg.training.label_codes.LabelCodes`. It says at every voxel what the
+            features should tell apart, where the optimum has but one gradient a pair.
         warm_up: share of the steps at the start in which only that is descended on, and nothing is
             registered.
+        elastic: standard deviation, in voxels, of smooth random deformations in those steps.
         keypoints: weight of the squared distance, in voxels, between keypoints.
         structures: so many of a pair's structures are compared in a step, at random; 0 for all.
         curriculum: shares of the steps after which one more level, from the coarsest, takes part.
@@ -61,8 +62,9 @@ class DIOTrainingSettings:
     dice: float = 1.0
     image: float = 1.0
     image_loss: Loss = "mse"
-    readout: float = 0.0
+    codes: float = 0.0
     warm_up: float = 0.0
+    elastic: float = 2.5
     keypoints: float = 0.0
     structures: int = 32
     curriculum: tuple[float, ...] = (0.0, 0.05, 0.15)
