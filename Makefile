@@ -18,7 +18,7 @@ DATA ?= ../shared/data/ixi6_affine_2mm/ixi6_affine_2mm.npz
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0])'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,itk,dashboard]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,itk,dashboard,object]'
 	touch $@
 
 demo: .venv/installed
@@ -54,4 +54,4 @@ format: .venv/installed
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf .venv $(PEERS) $(DEMO)
+	rm -rf .venv .venv-s3 $(PEERS) $(DEMO)

@@ -29,7 +29,7 @@ ALLOWED = {
         "cohort.config", "cohort.data", "cohort.engine", "cohort.errors", "cohort.options",
         "cohort.report", "cohort.studies", "cohort.terminal", "triton_reg",
     },
-    "cohort.options": set(),
+    "cohort.options": {"cohort.errors"},
     "cohort.terminal": {"cohort.data", "cohort.engine", "cohort.errors"},
     "cohort.studies": {"cohort.data", "cohort.engine", "cohort.errors", "triton_reg"},
     "cohort.report": {"cohort.data", "cohort.engine", "cohort.errors", "triton_reg"},
@@ -40,7 +40,9 @@ ALLOWED = {
 }  # fmt: skip
 # libraries that belong to one place
 CONFINED = {
-    "zarr": {"cohort.data.store", "cohort.data.layout", "cohort.data.storage"},
+    "zarr": {"cohort.data.arrays", "cohort.data.stacks"},
+    "obstore": {"cohort.data.object_client"},
+    "fsspec": {"cohort.data.object_client"},
     "dask": {"cohort.engine.cluster"},
     "distributed": {"cohort.engine.cluster"},
     "typer": {"cohort.cli", "cohort.commands", "cohort.options"},

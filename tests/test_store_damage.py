@@ -14,6 +14,7 @@ from cohort.data.geometry import Grid
 from cohort.data.store import CohortStore, Subject
 from cohort.errors import StorageError, SubjectError
 
+pytestmark = pytest.mark.faults
 # more than one slab, and a last one that is not full
 TALL = Grid.axis_aligned((19, 6, 5), (1.0, 2.0, 3.0), (0, 0, 0))
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,13 +62,14 @@ def load_weights(path: Path) -> Mapping[str, Tensor]:
 
     Raises:
         TypeError: if the file holds no tensors by name.
+        ValueError: if it is damaged, or holds what is not tensors.
     """
     if path.suffix == ".safetensors":
         # here, so that registration needs it only where such a file is read
         from safetensors.torch import load_file
 
         return load_file(path)
-    content = torch.load(path, map_location="cpu", weights_only=True)
+    content = _checkpoint(path)
     for key in ("net", "state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
@@ -75,6 +77,20 @@ def load_weights(path: Path) -> Mapping[str, Tensor]:
         found = type(content).__name__
         raise TypeError(f"{path} must hold tensors by name, found a {found}")
     return {name: value for name, value in content.items() if isinstance(value, Tensor)}
+
+
+def _checkpoint(path: Path) -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of what is refused anyway
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:
+        # torch's own words tell people how to trust the file
+        raise ValueError(
+            f"it is damaged or holds more than tensors ({type(error).__name__})"
+        ) from None
 
 
 def write_kept(

@@ -1,6 +1,5 @@
 """``check``: what is in a source or a store, and what is wrong with it, before any work."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,7 +13,7 @@ from cohort.options import AssumeOrientation, FixHeaders, Json, Workers, worker_
 
 def check_command(
     path: Annotated[
-        Path,
+        str,
         typer.Argument(
             metavar="SOURCE|STORE", help="What `cohort ingest` would read, or a store that it made."
         ),

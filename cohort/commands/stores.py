@@ -13,11 +13,19 @@ from cohort.data.ingest_settings import IngestSettings, parse_degrees
 from cohort.data.store import CohortStore
 from cohort.data.synth import SynthSettings, synthesise_population
 from cohort.errors import UsageError
-from cohort.options import AssumeOrientation, FixHeaders, Json, Store, Workers, worker_count
+from cohort.options import (
+    AssumeOrientation,
+    FixHeaders,
+    Json,
+    Store,
+    Workers,
+    local_path,
+    worker_count,
+)
 
 
 def synth(
-    folder: Annotated[Path, typer.Argument(help="Where the NIfTI files go.")],
+    folder: Annotated[Path, typer.Argument(parser=local_path, help="Where the NIfTI files go.")],
     subjects: Annotated[int, typer.Option(min=2, help="How many.")] = SynthSettings.subjects,
     grid: Annotated[str, typer.Option(help="SHAPE@SPACING.")] = "64x72x64@2.5mm",
     seed: Annotated[int, typer.Option(min=0, help="Another seed, another population.")] = 0,
@@ -38,7 +46,11 @@ def synth(
 
 def ingest_command(
     source: Annotated[
-        Path, typer.Argument(help="Folder with images/ (and labels/, ...), BIDS dataset, CSV, TSV.")
+        Path,
+        typer.Argument(
+            parser=local_path,
+            help="Folder with images/ (and labels/, ...), BIDS dataset, CSV, TSV.",
+        ),
     ],
     store: Store,
     grid: Annotated[
@@ -111,6 +123,7 @@ def info(store: Store, json: Json = False) -> None:
     facts = {
         "subjects": len(inventory.subject_digests),
         "quarantined": len(quarantined),
+        "unreadable": len(inventory.unreadable),
         "labels": inventory.has_labels,
         "truth": inventory.has_truth,
         "shape": opened.grid.shape,
@@ -119,7 +132,11 @@ def info(store: Store, json: Json = False) -> None:
     }
     if json:
         subject_ids = tuple(inventory.subject_digests)
-        terminal.say_json({**facts, "subject_ids": subject_ids, "quarantine": quarantined})
+        faults = {name: str(fault) for name, fault in inventory.unreadable.items()}
+        said = {"subject_ids": subject_ids, "quarantine": quarantined, "faults": faults}
+        terminal.say_json({**facts, **said})
     else:
         terminal.say_table(str(store), facts)
+        if inventory.unreadable:
+            terminal.say_list("unreadable", [str(one) for one in inventory.unreadable.values()])
         terminal.say_quarantine(quarantined)

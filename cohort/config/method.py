@@ -101,7 +101,7 @@ def _fault(error: dict[str, Any]) -> str:
 def _read_yaml(file: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(file.read_text()) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         raise UsageError("E_CONFIG", f"{file} cannot be read as YAML: {error}") from None
     if not isinstance(content, dict):
         found = type(content).__name__
@@ -121,5 +121,5 @@ def _assignment(text: str) -> tuple[str, Any]:
         value = f"[{value.rstrip(',')}]"
     try:
         return key.strip(), yaml.safe_load(value)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, RecursionError):
         raise UsageError("E_SETTING", f"--set {text!r}: the value cannot be read") from None

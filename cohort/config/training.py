@@ -92,7 +92,11 @@ def _taken(assignments: list[str], choices: type[BaseModel]) -> tuple[dict[str, 
         key, separator, value = text.partition("=")
         if separator and key.strip() in choices.model_fields:
             value = value.strip()
-            taken[key.strip()] = yaml.safe_load(f"[{value}]" if "," in value else value)
+            try:
+                taken[key.strip()] = yaml.safe_load(f"[{value}]" if "," in value else value)
+            except (yaml.YAMLError, RecursionError):
+                said = f"--set {text!r}: the value cannot be read"
+                raise UsageError("E_SETTING", said) from None
         else:
             left.append(text)
     return taken, left

@@ -13,6 +13,7 @@ from cohort.data.geometry import Grid
 from cohort.data.ingest_settings import IngestSettings
 from cohort.data.ingest_store import open_or_create
 from cohort.data.ingest_subject import Job, Outcome, Status, ingest_subject
+from cohort.data.places import Where
 from cohort.data.processes import in_processes
 from cohort.data.sources import find_subjects
 
@@ -46,7 +47,7 @@ class IngestReport:
 
 def ingest(
     source: Path,
-    store_path: Path,
+    store_at: Where,
     settings: IngestSettings | None = None,
     *,
     workers: int = 1,
@@ -58,7 +59,7 @@ def ingest(
     started = time.monotonic()
     settings = settings or IngestSettings()
     listing = find_subjects(Path(source))
-    store = open_or_create(Path(store_path), listing, settings)
+    store = open_or_create(store_at, listing, settings)
     entries, rejected = _refuse_other_spelling(listing, store.subject_ids)
     outcomes: list[Outcome] = []
     total = len(entries) + len(rejected)
@@ -76,7 +77,7 @@ def ingest(
     for item in rejected:
         note(Outcome(item.subject_id, "quarantined", item.code, item.message, item.source))
     choices = settings.header_choices
-    jobs = [Job(entry, store.path, choices, __version__) for entry in entries]
+    jobs = [Job(entry, store.address, choices, __version__) for entry in entries]
     for outcome in in_processes(ingest_subject, jobs, workers):
         note(outcome)
     return _report(outcomes, store.grid, time.monotonic() - started)

@@ -1,16 +1,17 @@
 """The store that subjects go into: made with the settings asked for, or opened if they agree."""
 
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 from cohort.data.align import anchor_mm
 from cohort.data.entries import SourceEntry, SourceListing
 from cohort.data.geometry import Grid, parse_grid
 from cohort.data.ingest_settings import AUTO, IngestSettings
+from cohort.data.layout import ROOT
 from cohort.data.native import Native, load_native
 from cohort.data.nifti import MAX_BYTES
 from cohort.data.nifti_bytes import read_file
+from cohort.data.places import Where, place_of
 from cohort.data.registered import (
     choose_closest,
     drop_reference,
@@ -27,17 +28,18 @@ from cohort.data.working_grid import (
 from cohort.errors import CohortError, SubjectError, UsageError
 
 
-def open_or_create(path: Path, listing: SourceListing, settings: IngestSettings) -> CohortStore:
-    """The store at ``path``.
+def open_or_create(where: Where, listing: SourceListing, settings: IngestSettings) -> CohortStore:
+    """The store at ``where``.
 
     Raises:
         UsageError: if it was made with other settings, or there is nothing to make it from.
     """
-    if (path / "zarr.json").exists():
-        store = CohortStore.open(path, for_writing=True)
+    place = place_of(where)
+    if place.has(ROOT):
+        store = CohortStore.open(where, for_writing=True)
         _check_settings(store, listing, settings)
         if "reference_facts" in store.settings:
-            keep_reference(path)  # the process that made the store may have died before it
+            keep_reference(place)  # the process that made the store may have died before it
         return store
     if not listing.entries:
         first = listing.rejected[0]
@@ -56,16 +58,16 @@ def open_or_create(path: Path, listing: SourceListing, settings: IngestSettings)
     if not settings.registers:
         # the anchor is kept, so that subjects that come later are aligned to the same place
         chosen["anchor_mm"] = anchor_mm(reference, settings.align).tolist()
-        return CohortStore.create(path, grid, settings=chosen)
+        return CohortStore.create(where, grid, settings=chosen)
     chosen["reference_choice"] = settings.reference
     chosen["align_search_degrees"] = settings.align_search_degrees
-    chosen["reference_facts"] = write_reference(path, reference)
+    chosen["reference_facts"] = write_reference(place, reference)
     try:
-        store = CohortStore.create(path, grid, settings=chosen)
+        store = CohortStore.create(where, grid, settings=chosen)
     except CohortError:
-        drop_reference(path)
+        drop_reference(place)
         raise
-    keep_reference(path)
+    keep_reference(place)
     return store
 
 
@@ -133,7 +135,7 @@ def _check_reference(store: CohortStore, settings: IngestSettings) -> None:
 def _other_setting(store: CohortStore, name: str, kept: Any, asked: Any) -> UsageError:
     return UsageError(
         "E_STORE_SETTINGS",
-        f"{store.path} was made with {name} {kept}, asked for is {asked}; "
+        f"{store.where} was made with {name} {kept}, asked for is {asked}; "
         "use the same, or another store",
     )
 

@@ -2,7 +2,6 @@
 
 import logging
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -11,6 +10,7 @@ from cohort.data.align import anchor_mm, bring_to_grid, labelled_outside, transl
 from cohort.data.entries import SourceEntry
 from cohort.data.header_choices import ORIENTATION, HeaderChoices
 from cohort.data.native import Native, hash_files, load_native
+from cohort.data.places import Where
 from cohort.data.registered import register_to_reference
 from cohort.data.store import CohortStore
 from cohort.errors import CohortError, SubjectError
@@ -26,7 +26,7 @@ class Job:
     """One subject to bring into the store; all else is in the store's settings."""
 
     entry: SourceEntry
-    store_path: Path
+    store: Where
     choices: HeaderChoices
     version: str
 
@@ -49,7 +49,7 @@ class Outcome:
 def ingest_subject(job: Job) -> Outcome:
     """Ingest one subject unless it is in the store as it is; only a broken file system raises."""
     entry = job.entry
-    store = CohortStore.open(job.store_path)
+    store = CohortStore.open(job.store)
     kept = _kept_record(store, entry.subject_id)
     changed = False
     try:
@@ -97,7 +97,7 @@ def _aligned(store: CohortStore, native: Native) -> tuple[np.ndarray, dict[str, 
     """Working world mm -> native world mm ``[4, 4]``, and what the record says of it."""
     settings = store.settings
     if "reference_facts" in settings:
-        matrix, found = register_to_reference(native, store.path, settings)
+        matrix, found = register_to_reference(native, store.where, settings)
         return matrix, {"registration": found}
     translation_mm = np.asarray(settings["anchor_mm"]) - anchor_mm(native, settings["align"])
     return translation(-translation_mm), {"translation_mm": translation_mm.tolist()}

@@ -4,25 +4,33 @@ cohort.zarr/zarr.json                 attributes.cohort: schema, grid, settings,
 cohort.zarr/subjects/<subject_id>/    image, labels, mask, keypoints, to_template, from_template
                                       commit.json, written last: what has none does not exist
 cohort.zarr/quarantine/<subject_id>.json
+
+On object storage, where no folder can be renamed, a subject's arrays lie in
+``versions/<subject_id>/<version>/`` and ``commit.json`` names the version.
 """
 
 import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cohort.data.geometry import Grid
-from cohort.data.storage import TEMPORARY, storage_error, to_json, write_atomic
+from cohort.data.storage import TEMPORARY, storage_error, to_json
 from cohort.errors import StorageError, UsageError
 
+if TYPE_CHECKING:
+    from cohort.data.places import Place
+
 SCHEMA = 1
+ROOT, COMMIT = "zarr.json", "commit.json"
+RECORDS, VERSIONS, REFUSED = "subjects", "versions", "quarantine"
 _SLAB = 16
 _MAX_KEYPOINTS = 1_000_000
 _SPACE = ("x", "y", "z")
+_RECORD = {"schema", "subject_id", "arrays", "source", "provenance", "version", "digest"}
 
 
 @dataclass(frozen=True)
@@ -65,54 +73,82 @@ ARRAYS = {
 }
 
 
-def write_root(path: Path, grid: Grid, settings: dict[str, Any], created_by: str) -> None:
-    """Make the folders of an empty store and its ``zarr.json``."""
-    try:
-        _refuse_other_content(path)
-        (path / "subjects").mkdir(parents=True, exist_ok=True)
-        (path / "quarantine").mkdir(exist_ok=True)
-    except OSError as error:
-        raise storage_error(path, error) from error
+def commit_key(subject_id: str) -> str:
+    """Where the record of a subject lies."""
+    return f"{RECORDS}/{subject_id}/{COMMIT}"
+
+
+def arrays_folder(subject_id: str, record: Mapping[str, Any]) -> str:
+    """Where the arrays of a record lie."""
+    if "version" not in record:
+        return f"{RECORDS}/{subject_id}"
+    return f"{VERSIONS}/{subject_id}/{record['version']}"
+
+
+def write_root(place: "Place", grid: Grid, settings: dict[str, Any], created_by: str) -> None:
+    """Make an empty store."""
+    _refuse_other_content(place)
     cohort = {
         "schema": SCHEMA,
         "grid": grid.to_json(),
         "settings": settings,
         "created_by": created_by,
     }
-    # last and atomic: without it there is no store yet, and making it again goes on from here
-    document = {"zarr_format": 3, "node_type": "group", "attributes": {"cohort": cohort}}
-    write_atomic(path / "zarr.json", to_json(document))
+    attributes = {"cohort": sealed(cohort)}
+    document = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+    if not place.make_root(to_json(document)):
+        raise UsageError("E_STORE", f"{place.where} was just made by another process; run again")
 
 
-def read_root(path: Path) -> tuple[Grid, dict[str, Any]]:
-    """Grid and settings of the store at ``path``."""
+def read_root(place: "Place") -> tuple[Grid, dict[str, Any]]:
+    """Grid and settings of a store."""
+    where = place.where
     try:
-        document = json.loads((path / "zarr.json").read_bytes())
+        document = json.loads(place.read(ROOT))
         cohort = document["attributes"]["cohort"]
         if cohort["schema"] != SCHEMA:
             raise StorageError(
                 "E_SCHEMA",
-                f"{path} has schema version {cohort['schema']}; this program reads {SCHEMA}",
+                f"{where} has schema version {cohort['schema']}; this program reads {SCHEMA}",
             )
+        _check_seal(cohort)
         return Grid.from_json(cohort["grid"]), dict(cohort["settings"])
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UsageError(
-            "E_STORE", f"{path} is no cohort store: it has no zarr.json. `cohort ingest` makes one"
+            "E_STORE", f"{where} is no cohort store: it has no zarr.json. `cohort ingest` makes one"
         ) from error
     except OSError as error:
-        raise storage_error(path, error) from error
+        raise storage_error(where, error) from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise StorageError(
-            "E_SCHEMA", f"{path / 'zarr.json'} does not describe a cohort store: {error!r}"
+            "E_SCHEMA", f"{place.name(ROOT)} does not describe a cohort store: {error!r}"
         ) from error
 
 
-def read_record(path: Path) -> dict[str, Any]:
+def sealed(document: dict[str, Any]) -> dict[str, Any]:
+    """A document with the sha256 of all else that it says."""
+    return {**document, "digest": digest_of(document)}
+
+
+def _check_seal(document: dict[str, Any]) -> None:
+    """ValueError if a document says something else than what was written; older ones say less."""
+    said = {name: value for name, value in document.items() if name != "digest"}
+    if "digest" in document and document["digest"] != digest_of(said):
+        raise ValueError("it is not what was written: its digest is that of another document")
+
+
+def parse_record(content: bytes) -> dict[str, Any]:
     """The document of a ``commit.json``; ValueError or KeyError if it is none."""
-    document = json.loads(path.read_bytes())
+    document = json.loads(content)
     names = document["arrays"].keys()
     if document["schema"] != SCHEMA or not {"image"} <= names <= ARRAYS.keys():
         raise ValueError(f"it has schema {document['schema']} and arrays {sorted(names)}")
+    unknown = document.keys() - _RECORD
+    if unknown:
+        raise ValueError(f"it says {sorted(unknown)}, which records do not")
+    if not str(document.get("version", "0")).isalnum():
+        raise ValueError(f"it names the version {document['version']!r}")
+    _check_seal(document)
     return document
 
 
@@ -155,44 +191,19 @@ def digest_of(document: Any) -> str:
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
-@dataclass(frozen=True)
-class Inventory:
-    """What the records of a store say together.
-
-    digest: sha256 over the grid and every subject's name and content. has_labels, has_masks,
-    has_truth: whether any subject has labels, a mask, or a known displacement to the template.
-    """
-
-    subject_digests: dict[str, str]
-    digest: str
-    has_labels: bool
-    has_masks: bool
-    has_truth: bool
-
-    @classmethod
-    def of(cls, grid: Grid, arrays: Mapping[str, Mapping[str, Any]]) -> "Inventory":
-        """From what the records say of each subject's arrays, by sorted subject id."""
-        digests = {subject_id: digest_of(described) for subject_id, described in arrays.items()}
-        return cls(
-            digests,
-            digest_of({"grid": grid.to_json(), "subjects": list(digests.items())}),
-            any("labels" in described for described in arrays.values()),
-            any("mask" in described for described in arrays.values()),
-            any("to_template" in described for described in arrays.values()),
-        )
-
-
-def _refuse_other_content(path: Path) -> None:
-    if not path.exists():
-        return
-    names = {entry.name for entry in path.iterdir()}
-    if "zarr.json" in names:
-        raise UsageError("E_STORE", f"{path} is a store already; open it instead")
-    ours = {"subjects", "quarantine"}
+def _refuse_other_content(place: "Place") -> None:
+    where = place.where
+    try:
+        names = place.names("")
+    except OSError as error:
+        raise storage_error(where, error) from error
+    if ROOT in names:
+        raise UsageError("E_STORE", f"{where} is a store already; open it instead")
+    ours = {RECORDS, VERSIONS, REFUSED}
     foreign = sorted(name for name in names - ours if not name.startswith(TEMPORARY))
     if foreign:
         raise UsageError(
             "E_STORE",
-            f"{path} is no cohort store and not empty (it holds {foreign[0]}); "
+            f"{where} is no cohort store and not empty (it holds {foreign[0]}); "
             "need a new or an empty folder",
         )

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
 from hashlib import sha256
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,8 +20,9 @@ from cohort.data.entries import SourceEntry
 from cohort.data.header_choices import HeaderChoices
 from cohort.data.native import Native, load_native
 from cohort.data.one_thread import one_thread
-from cohort.data.storage import TEMPORARY, storage_error, write_atomic
-from cohort.errors import StorageError, SubjectError, UsageError
+from cohort.data.places import Place, Where, place_of
+from cohort.data.storage import TEMPORARY, storage_error
+from cohort.errors import CohortError, StorageError, SubjectError, UsageError
 
 if TYPE_CHECKING:
     from triton_reg.affine.placed import PlacedVolume
@@ -36,7 +36,7 @@ _COARSE_MM = 8.0
 _AROUND_LABELS_MM = 10.0
 
 
-def write_reference(store_path: Path, reference: Native) -> dict[str, Any]:
+def write_reference(place: Place, reference: Native) -> dict[str, Any]:
     """Write the reference beside a store that is about to be made; what its settings say of it.
 
     `keep_reference` makes it the store's, `drop_reference` takes it away again.
@@ -48,27 +48,24 @@ def write_reference(store_path: Path, reference: Native) -> dict[str, Any]:
     }
     packed = io.BytesIO()
     np.savez(packed, allow_pickle=False, **arrays)
-    try:
-        store_path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise storage_error(store_path, error) from error
-    write_atomic(store_path / _PENDING, packed.getvalue())
+    place.begin()
+    place.write(_PENDING, packed.getvalue())
     return {"image_sha256": reference.sha256["image"], "digest": _digest(arrays)}
 
 
-def keep_reference(store_path: Path) -> None:
+def keep_reference(place: Place) -> None:
     """Give a store the reference that was written for it, if that is yet to be done."""
     try:
         with suppress(FileNotFoundError):
-            (store_path / _PENDING).rename(store_path / _KEPT)
+            place.rename(_PENDING, _KEPT)
     except OSError as error:
-        raise storage_error(store_path, error) from error
+        raise storage_error(place.where, error) from error
 
 
-def drop_reference(store_path: Path) -> None:
+def drop_reference(place: Place) -> None:
     """Take away a reference that was written for a store that could not be made."""
-    with suppress(OSError):
-        (store_path / _PENDING).unlink()
+    with suppress(CohortError):
+        place.remove(_PENDING)
 
 
 def mask_of(reference: Native) -> np.ndarray:
@@ -94,7 +91,7 @@ def search_settings(align: str, search_degrees: float) -> "AffineSettings":
 
 
 def register_to_reference(
-    native: Native, store_path: Path, settings: dict[str, Any]
+    native: Native, where: Where, settings: dict[str, Any]
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Working world mm -> native world mm ``[4, 4]``, and how it was found, for the record."""
     facts = settings["reference_facts"]
@@ -102,7 +99,7 @@ def register_to_reference(
         return np.eye(4), {"to_native_mm": np.eye(4).tolist(), "start": "reference"}
     from triton_reg.affine.register import register_affine
 
-    fixed = _kept_reference(store_path, facts["digest"])
+    fixed = _kept_reference(where, facts["digest"])
     search = search_settings(settings["align"], settings["align_search_degrees"])
     with one_thread():
         found = register_affine([fixed], [_placed_native(native)], search)
@@ -168,11 +165,12 @@ def _spread(items: Sequence[Any], most: int) -> list[Any]:
 
 
 @lru_cache(maxsize=1)
-def _kept_reference(store_path: Path, digest: str) -> "PlacedVolume":
-    path = store_path / _KEPT
+def _kept_reference(where: Where, digest: str) -> "PlacedVolume":
+    place = place_of(where)
+    path = place.name(_KEPT)
     try:
         # read whole first: numpy leaves a damaged file open
-        with np.load(io.BytesIO(path.read_bytes())) as packed:
+        with np.load(io.BytesIO(place.read(_KEPT))) as packed:
             arrays = dict(packed)
     except OSError as error:
         raise storage_error(path, error) from error

@@ -15,6 +15,7 @@ _EXPECTED = (
     "need a folder with images/*.nii.gz, a BIDS dataset, "
     "or a .csv or .tsv table with the columns subject and image"
 )
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def find_subjects(source: Path) -> SourceListing:
@@ -154,4 +155,5 @@ def _read_structures(path: Path) -> dict[str, str]:
 
 
 def _names_structure(value: str, name: object) -> bool:
-    return value.isdecimal() and isinstance(name, str)
+    # a name that begins so is a formula to spreadsheets, which open the tables that it goes into
+    return value.isdecimal() and isinstance(name, str) and not name.startswith(_FORMULA)

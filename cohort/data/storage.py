@@ -15,7 +15,7 @@ from cohort.errors import CohortError, StorageError, SubjectError
 
 TEMPORARY = ".tmp-"
 REPLACED = ".old-"
-_ABANDONED_AFTER_S = 3600
+ABANDONED_AFTER_S = 3600
 _STORAGE_ERRNOS = {
     errno.EIO,
     errno.ESTALE,
@@ -33,16 +33,16 @@ def is_storage_fault(error: OSError) -> bool:
     return error.errno in _STORAGE_ERRNOS
 
 
-def storage_error(path: Path, error: OSError) -> StorageError:
+def storage_error(path: Path | str, error: OSError) -> StorageError:
     """``error`` at ``path`` as a sentence with the free space there."""
-    reason = error.strerror or str(error)
+    reason, path = error.strerror or str(error), Path(path)
     return StorageError(
         "E_STORAGE", f"{path}: {reason}; {_free_space(path)}. Nothing committed is lost; run again"
     )
 
 
 @contextmanager
-def subject_faults(subject_id: str, what: str, path: Path) -> Iterator[None]:
+def subject_faults(subject_id: str, what: str, path: str) -> Iterator[None]:
     """Whatever fails in reading a subject is a broken file system or a broken subject."""
     try:
         yield
@@ -130,7 +130,7 @@ def sync_tree(folder: Path) -> None:
 
 def sweep(folder: Path) -> None:
     """Remove what writers that died more than an hour ago left in ``folder``."""
-    oldest = time.time() - _ABANDONED_AFTER_S
+    oldest = time.time() - ABANDONED_AFTER_S
     try:
         folder.mkdir(exist_ok=True)  # copying tools may have left out an empty one
         entries = list(os.scandir(folder))

@@ -48,7 +48,7 @@ def bring_atlas(run_dir: Path, store: CohortStore, image: Path, labels: Path | N
     except OSError as error:
         raise storage_error(path, error) from error
     own = CohortStore.create(path, store.grid, settings=store.settings)
-    job = Job(SourceEntry(subject_id, image, labels), store.path, HeaderChoices(), __version__)
+    job = Job(SourceEntry(subject_id, image, labels), store.where, HeaderChoices(), __version__)
     try:
         bring_in(store, job, into=own)
     except SubjectError as error:

@@ -130,7 +130,7 @@ def overlap_of_run(run_dir: Path, store: CohortStore, entropy: pl.DataFrame) -> 
     spec = RunSpec.load(run_dir)
     known = dict(zip(spec.subject_ids, spec.subject_digests, strict=True))
     if any(known.get(one) != store.subject_digest(one) for one in entropy["subject"]):
-        raise UsageError("E_RUN", f"{run_dir} is not a run on {store.path} as it is now")
+        raise UsageError("E_RUN", f"{run_dir} is not a run on {store.where} as it is now")
     means = entropy.select("subject", "mean")
     rows = read_rows(run_dir).filter(pl.col("status") == "ok", pl.col("dice_mean").is_not_null())
     pairs = rows.select("fixed", "moving", "dice_mean")

@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from cohort.data.places import Where
 from cohort.data.storage import storage_error, write_atomic
 from cohort.data.store import CohortStore
 from cohort.engine.events import pairs_per_hour
@@ -20,8 +21,9 @@ from cohort.engine.spec import RunSpec
 from cohort.engine.workbench import Workbench
 from cohort.errors import CohortError, UsageError
 from cohort.report import content, layout, tables
+from cohort.report.effort import spent_plot, throughput_plot
 from cohort.report.figures import MOST_STRUCTURES, mosaic, structure_plot
-from cohort.report.overview import matrix_plot, outliers, pair_matrix, throughput_plot
+from cohort.report.overview import matrix_plot, outliers, pair_matrix
 from cohort.report.views import View, pair_views
 from triton_reg import __version__
 
@@ -40,7 +42,7 @@ class Cohort:
     missing: str = ""
 
     @classmethod
-    def of(cls, store_path: Path) -> "Cohort":
+    def of(cls, store_path: Where) -> "Cohort":
         """What the store at `store_path` says, or why it says nothing."""
         try:
             store = CohortStore.open(store_path)
@@ -60,7 +62,7 @@ class Picture:
 
 def write_report(
     run_dir: Path,
-    store_path: Path | None = None,
+    store_path: Where | None = None,
     *,
     trust_code: bool = False,
     progress: Progress | None = None,
@@ -78,7 +80,7 @@ def write_report(
     if not cohort.missing:
         pairs = tables.worst_pairs(rows, WORST_PAIRS).select("fixed", "moving").rows()
         pictures = _pictures(run_dir, store_path, pairs, trust_code, progress)
-    rate, work = pairs_per_hour(run_dir), throughput_plot(run_dir)
+    rate, work = pairs_per_hour(run_dir), (throughput_plot(run_dir), spent_plot(run_dir))
     name = run_dir.resolve().name
     page = render_page(name, spec, rows, cohort, pictures, rate, digest, work)
     path = _page_path(run_dir)
@@ -90,7 +92,7 @@ def write_report(
     return path
 
 
-def is_current(run_dir: Path, store_path: Path | None = None, *, trust_code: bool = False) -> bool:
+def is_current(run_dir: Path, store_path: Where | None = None, *, trust_code: bool = False) -> bool:
     """Whether the page there was made by this version from what the run and the store hold now.
 
     A page that was made with `trust_code` is as good without.
@@ -114,12 +116,12 @@ def render_page(
     pictures: dict[tuple[str, str], Picture],
     rate: float | None = None,
     digest: str = "",
-    work: str = "",
+    work: tuple[str, str] = ("", ""),
 ) -> str:
     """The page of a run called `name`, as HTML.
 
     `pictures` by (fixed, moving); `rate` in pairs per hour; `digest` of all that the page shows;
-    `work` a picture of the throughput over time.
+    `work` pictures of the throughput over time, and of where the time went.
     """
     summary = summarise(rows)
     return (
@@ -134,7 +136,8 @@ def render_page(
             summary=summary,
             headline=content.headline(summary, rate),
             worst=[_worst(row, cohort, pictures) for row in _worst_rows(rows)],
-            work=work,
+            work=work[0],
+            spent=work[1],
             quarantine=layout.quarantine(cohort.quarantined),
             cohort=cohort,
             **_of_rows(rows, cohort.names),
@@ -176,9 +179,9 @@ def _worst(
     }
 
 
-def _facts(run_dir: Path, store_path: Path | None) -> tuple[RunSpec, Cohort]:
+def _facts(run_dir: Path, store_path: Where | None) -> tuple[RunSpec, Cohort]:
     spec = RunSpec.load(run_dir)
-    return spec, Cohort.of(store_path or Path(spec.store))
+    return spec, Cohort.of(store_path or spec.store)
 
 
 def _structure_names(settings: dict[str, Any]) -> dict[int, str]:
@@ -189,7 +192,7 @@ def _structure_names(settings: dict[str, Any]) -> dict[int, str]:
 
 def _pictures(
     run_dir: Path,
-    store_path: Path | None,
+    store_path: Where | None,
     pairs: list[tuple[Any, ...]],
     trust_code: bool,
     progress: Progress | None,
@@ -217,7 +220,7 @@ def _page_path(run_dir: Path) -> Path:
 
 
 def _inputs_digest(run_dir: Path, cohort: Cohort, trust_code: bool) -> str:
-    parts = sorted((path.name, path.stat().st_size) for path in run_dir.glob("parts/*.parquet"))
+    parts = sorted((path.name, path.stat().st_size) for path in run_dir.glob("*/*.parquet"))
     inputs = [__version__, parts, asdict(cohort), trust_code]
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 

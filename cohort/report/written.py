@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from cohort.data.places import Where
 from cohort.engine.spec import RunSpec
 from cohort.report.aggregate import run_tables
 from cohort.report.compare import RunComparison, compare_runs
@@ -13,14 +14,14 @@ from cohort.report.publish import write_file, write_tables
 from cohort.report.run_values import RunValues
 
 
-def write_run_tables(run_dir: Path, store_path: Path | None = None) -> Path:
+def write_run_tables(run_dir: Path, store_path: Where | None = None) -> Path:
     """Write the tables of a run below ``RUN/report/tables``; returns that folder.
 
     Raises:
         UsageError, StorageError: if the run cannot be read, or the tables cannot be written.
     """
     run = RunValues.read(run_dir)
-    names = Cohort.of(store_path or Path(run.spec.store)).names
+    names = Cohort.of(store_path or run.spec.store).names
     folder = run_dir / "report" / "tables"
     write_tables(folder, run_tables(run, names))
     return folder
@@ -32,7 +33,7 @@ def has_run_tables(run_dir: Path) -> bool:
 
 
 def write_comparison(
-    run_dirs: Sequence[Path], folder: Path, store_path: Path | None = None
+    run_dirs: Sequence[Path], folder: Path, store_path: Where | None = None
 ) -> RunComparison:
     """Compare runs with the first, and write ``compare.md``, ``index.html`` and both tables.
 
@@ -42,7 +43,7 @@ def write_comparison(
     Raises:
         UsageError, StorageError: as :func:`compare_runs` does, or if a file cannot be written.
     """
-    store = store_path or Path(RunSpec.load(run_dirs[0]).store)
+    store = store_path or RunSpec.load(run_dirs[0]).store
     comparison = compare_runs(run_dirs, Cohort.of(store).names)
     tables = {"measures": comparison.measures, "structures": comparison.structures}
     write_tables(folder, tables)

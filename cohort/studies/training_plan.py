@@ -55,13 +55,13 @@ def plan_folds(store: CohortStore, task: TrainingTask) -> list[Fold]:
     try:
         kept = held_back(len(names), task.folds, seed) if task.folds else [[]]
     except ValueError as error:
-        raise UsageError("E_TRAIN", f"{store.path}: {error}") from None
+        raise UsageError("E_TRAIN", f"{store.where}: {error}") from None
     folds = []
     for number, rows in enumerate(kept, start=1):
         learned = [names[row] for row in order if row not in rows][: task.train_scans]
         if len(learned) < 2:
             raise UsageError(
-                "E_TRAIN", f"{store.path}: training needs at least 2 subjects, got {len(learned)}"
+                "E_TRAIN", f"{store.where}: training needs at least 2 subjects, got {len(learned)}"
             )
         looked_at = _validating(len(learned), task.schedule) if store.has_labels else 0
         split = len(learned) - looked_at
@@ -120,7 +120,7 @@ def read_plan(out: Path) -> dict[str, Any]:
 
 def _document(store: CohortStore, task: TrainingTask, folds: list[Fold]) -> dict[str, Any]:
     return {
-        "store": str(store.path.resolve()),
+        "store": store.address,
         "store_digest": store.digest,
         **task.recipe.facts(),
         "schedule": asdict(task.schedule),

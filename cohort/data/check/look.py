@@ -16,6 +16,9 @@ from cohort.data.check.odd_ones import unlike
 from cohort.data.check.reading import SourceJob, StoreJob, examine
 from cohort.data.check.sides import Sides, compare_sides
 from cohort.data.header_choices import HeaderChoices
+from cohort.data.layout import ROOT
+from cohort.data.local_place import LocalPlace
+from cohort.data.places import Where, place_of
 from cohort.data.processes import in_processes
 from cohort.data.sources import find_subjects
 from cohort.data.store import CohortStore
@@ -46,24 +49,24 @@ class CheckReport:
 
 
 def check(
-    path: Path,
+    where: Where,
     choices: HeaderChoices = _NO_CHOICES,
     *,
     workers: int = 1,
     progress: Progress | None = None,
 ) -> CheckReport:
-    """Look at a source, or at a store that ``path`` leads to.
+    """Look at a source, or at a store that ``where`` leads to.
 
     Raises:
-        UsageError: if ``path`` is neither.
+        UsageError: if ``where`` is neither.
         StorageError: if the file system is broken; what is wrong with a subject is reported.
     """
     started = time.monotonic()
-    path = Path(path)
-    if (path / "zarr.json").exists():
-        jobs, known, structures = _of_store(path)
+    place = place_of(where)
+    if place.has(ROOT) or not isinstance(place, LocalPlace):
+        jobs, known, structures = _of_store(where)
     else:
-        jobs, known, structures = _of_source(path, choices)
+        jobs, known, structures = _of_source(place.where, choices)
     facts = list(known)
     for done in _examined(jobs, workers):
         facts.append(done)
@@ -86,15 +89,15 @@ def _examined(jobs: Sequence[SourceJob | StoreJob], workers: int) -> Iterator[Su
 
 
 def _of_store(
-    path: Path,
+    where: Where,
 ) -> tuple[Sequence[SourceJob | StoreJob], list[SubjectFacts], dict[str, str]]:
-    store = CohortStore.open(path)
+    store = CohortStore.open(where)
     faults = {
         subject_id: (Fault("quarantine", entry["code"], entry["message"]),)
         for subject_id, entry in store.quarantined.items()
     }
     # an older version of a refused subject may be in the store
-    jobs = [StoreJob(path, name, faults.pop(name, ())) for name in store.subject_ids]
+    jobs = [StoreJob(where, name, faults.pop(name, ())) for name in store.subject_ids]
     refused = [SubjectFacts(subject_id, found) for subject_id, found in faults.items()]
     return jobs, refused, store.settings.get("structures", {})
 

@@ -17,6 +17,7 @@ from cohort.data.keypoints import file_grid, read_points
 from cohort.data.native import read_segmentation
 from cohort.data.nifti import Nifti, read_nifti
 from cohort.data.nifti_bytes import read_header
+from cohort.data.places import Where
 from cohort.data.store import CohortStore
 from cohort.errors import CohortError, SubjectError
 
@@ -35,7 +36,7 @@ class SourceJob:
 class StoreJob:
     """One committed subject of a store; faults: why a newer version of it was refused."""
 
-    store_path: Path
+    store: Where
     subject_id: str
     faults: tuple[Fault, ...] = ()
 
@@ -78,10 +79,10 @@ def _companion(role: str, path: Path, image: Nifti, choices: HeaderChoices) -> d
 
 
 def _examine_stored(job: StoreJob) -> SubjectFacts:
-    store = CohortStore.open(job.store_path)
+    store = CohortStore.open(job.store)
     faults = list(job.faults)
     learnt: dict[str, Any] = {}
-    with _noted(faults, "store", job.store_path / job.subject_id):
+    with _noted(faults, "store", f"{job.store}/{job.subject_id}"):
         provenance = store.record(job.subject_id)["provenance"]
         subject = store.read(job.subject_id)
         native = store.grid
@@ -105,7 +106,7 @@ def _share(mask: np.ndarray) -> float:
 
 
 @contextmanager
-def _noted(faults: list[Fault], role: str, path: Path) -> Iterator[None]:
+def _noted(faults: list[Fault], role: str, path: Path | str) -> Iterator[None]:
     """What breaks one subject is a row of the table, and not the end of it."""
     try:
         yield
