@@ -25,7 +25,7 @@ def design_of(case: Case, seed: int = 0) -> tuple[np.ndarray, PairDesign]:
     if case.pairs == "disjoint":
         pairs = np.arange(case.subjects).reshape(-1, 2)
     else:
-        pairs = select_pairs(case.pairs, names, seed)
+        pairs = select_pairs(case.pairs, names, seed).within(0, 0, case.subjects)
     table = {"fixed": [names[one] for one in pairs[:, 0]],
              "moving": [names[one] for one in pairs[:, 1]]}  # fmt: skip
     return pairs, PairDesign.of(pl.DataFrame(table))

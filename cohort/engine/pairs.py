@@ -1,28 +1,32 @@
 """Which pairs: the designs that ``--pairs`` names."""
 
 import csv
-import math
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
 
+from cohort.engine.designs import Listed, PairSet, Product
 from cohort.errors import UsageError
 
-DESIGNS = "all, unordered, atlas:SUBJECT|FILE, to:SUBJECT|FILE, random:K or FILE.csv"
+DESIGNS = (
+    "all, unordered, atlas:SUBJECT|FILE, to:SUBJECT|FILE, random:K, regular:K, knn:K,"
+    " between:PATTERN,PATTERN or FILE.csv"
+)
 
 
-def select_pairs(design: str, subject_ids: tuple[str, ...], seed: int) -> np.ndarray:
-    """The pairs of a design as rows ``(fixed, moving)`` of indices into ``subject_ids``.
+def select_pairs(design: str, subject_ids: tuple[str, ...], seed: int) -> PairSet:
+    """The pairs of a design, without repetition.
 
     Args:
         design: ``all`` (every ordered pair), ``unordered`` (each two subjects once, the earlier one
             fixed), ``atlas:X`` (X moves onto every subject), ``to:X`` (every subject moves onto X),
-            ``random:K`` (K ordered pairs, seeded) or a CSV file with columns ``fixed,moving``.
+            ``random:K`` (K ordered pairs, seeded), ``regular:K`` (every subject is fixed in K pairs
+            and moving in K, seeded), ``between:A*,B*`` (every subject whose id matches the second
+            pattern moves onto every one that matches the first) or a CSV file with columns
+            ``fixed,moving``.
         subject_ids: the subjects in the store's order.
-        seed: of ``random:K``.
-
-    Returns:
-        ``[P, 2]`` int32, without repetition.
+        seed: of ``random:K`` and ``regular:K``.
 
     Raises:
         UsageError: ``E_PAIRS`` if the design is unknown, empty or names an unknown subject.
@@ -31,22 +35,31 @@ def select_pairs(design: str, subject_ids: tuple[str, ...], seed: int) -> np.nda
     if count < 2:
         raise UsageError("E_PAIRS", f"pairs need at least 2 subjects, the store has {count}")
     kind, separator, argument = design.partition(":")
+    everyone = np.arange(count, dtype=np.int32)
     if design in ("all", "unordered"):
-        first, second = np.triu_indices(count, k=1)
-        forward = np.stack([first, second], axis=1)
-        pairs = forward if design == "unordered" else np.concatenate([forward, forward[:, ::-1]])
-    elif separator and kind in ("atlas", "to"):
-        one = _index_of(argument, indices, design)
-        others = np.delete(np.arange(count), one)
-        columns = (others, np.full_like(others, one))
-        pairs = np.stack(columns if kind == "atlas" else columns[::-1], axis=1)
-    elif separator and kind == "random":
-        pairs = _random_pairs(argument, count, seed)
-    elif design.endswith(".csv"):
-        pairs = _read_pairs(Path(design), indices)
-    else:
-        raise UsageError("E_PAIRS", f"unknown pairs {design!r}; possible: {DESIGNS}")
-    return pairs.astype(np.int32)
+        return Product(everyone, everyone, upward=design == "unordered")
+    if separator and kind in ("atlas", "to"):
+        one = np.array([_index_of(argument, indices, design)], dtype=np.int32)
+        return Product(everyone, one) if kind == "atlas" else Product(one, everyone)
+    if separator and kind == "between":
+        return _between(argument, subject_ids)
+    if separator and kind == "random":
+        return Listed(_random_pairs(argument, count, seed).astype(np.int32))
+    if separator and kind == "regular":
+        return Listed(_regular_pairs(argument, count, seed).astype(np.int32))
+    if design.endswith(".csv"):
+        return Listed(_read_pairs(Path(design), indices).astype(np.int32))
+    raise UsageError("E_PAIRS", f"unknown pairs {design!r}; possible: {DESIGNS}")
+
+
+def neighbours_asked(design: str, count: int) -> int | None:
+    """K of ``knn:K``; None for another design.
+
+    Raises:
+        UsageError: ``E_PAIRS`` if there are not so many others.
+    """
+    kind, _, argument = design.partition(":")
+    return _degree(argument, count, "knn") if kind == "knn" else None
 
 
 def _index_of(subject_id: str, indices: dict[str, int], where: str) -> int:
@@ -55,6 +68,27 @@ def _index_of(subject_id: str, indices: dict[str, int], where: str) -> int:
         message = f"{where}: no subject {subject_id!r} in the store, which holds {known}"
         raise UsageError("E_PAIRS", message)
     return indices[subject_id]
+
+
+def _between(argument: str, subject_ids: tuple[str, ...]) -> Product:
+    patterns = argument.split(",")
+    if len(patterns) != 2 or not all(patterns):
+        raise UsageError(
+            "E_PAIRS",
+            f"between: needs two patterns of ids, as in siteA-*,siteB-*; got {argument!r}",
+        )
+    sides = [
+        [index for index, name in enumerate(subject_ids) if fnmatchcase(name, pattern)]
+        for pattern in patterns
+    ]
+    for pattern, found in zip(patterns, sides, strict=True):
+        if not found:
+            known = ", ".join(subject_ids[:3])
+            raise UsageError("E_PAIRS", f"between: no subject matches {pattern!r}; some: {known}")
+    if sides[0] == sides[1] and len(sides[0]) == 1:
+        raise UsageError("E_PAIRS", f"between: both patterns name {subject_ids[sides[0][0]]} alone")
+    fixed, moving = (np.array(side, dtype=np.int32) for side in sides)
+    return Product(fixed, moving)
 
 
 def _random_pairs(argument: str, count: int, seed: int) -> np.ndarray:
@@ -67,6 +101,28 @@ def _random_pairs(argument: str, count: int, seed: int) -> np.ndarray:
     chosen = np.random.default_rng(seed).choice(possible, int(argument), replace=False)
     fixed, moving = np.divmod(chosen, count - 1)
     return np.stack([fixed, moving + (moving >= fixed)], axis=1)  # leave out the diagonal
+
+
+def _regular_pairs(argument: str, count: int, seed: int) -> np.ndarray:
+    """Subjects on a circle in random order, each with those at K random distances ahead of it."""
+    degree = _degree(argument, count, "regular")
+    random = np.random.default_rng(seed)
+    circle = random.permutation(count)
+    distances = 1 + random.choice(count - 1, degree, replace=False)
+    place = np.arange(count)
+    return np.concatenate([
+        np.stack([circle[place], circle[(place + distance) % count]], axis=1)
+        for distance in np.sort(distances)
+    ])  # fmt: skip
+
+
+def _degree(argument: str, count: int, kind: str) -> int:
+    if not argument.isdecimal() or not 1 <= int(argument) < count:
+        raise UsageError(
+            "E_PAIRS",
+            f"{kind}:K needs K from 1 to {count - 1} for {count} subjects, got {argument!r}",
+        )
+    return int(argument)
 
 
 def _read_pairs(path: Path, indices: dict[str, int]) -> np.ndarray:
@@ -91,12 +147,3 @@ def _read_pairs(path: Path, indices: dict[str, int]) -> np.ndarray:
             raise UsageError("E_PAIRS", f"{where} has {fault}: {row['fixed']}, {row['moving']}")
         pairs[fixed, moving] = None
     return np.array(list(pairs))
-
-
-def tile_side(pairs: int) -> int:
-    """Side of a tile in subjects for so many pairs.
-
-    At least some forty tiles, so that a few workers end together, and at most 8 x 8 pairs; of
-    millions of pairs more, up to 32 x 32, so that the parts stay few enough to be read quickly.
-    """
-    return max(1, min(8, math.isqrt(pairs // 40)), min(32, math.isqrt(pairs // 1000)))

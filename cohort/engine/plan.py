@@ -2,30 +2,33 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-
 from cohort.config.method import MethodConfig
-from cohort.data.storage import storage_error, write_atomic, write_once
 from cohort.data.store import CohortStore
 from cohort.engine.atlas import (
-    FOLDER,
     atlas_file,
     bring_atlas,
     check_same_atlas,
     kept_atlas,
     removed_on_failure,
 )
-from cohort.engine.pairs import select_pairs, tile_side
-from cohort.engine.spec import SCHEMA, RunSpec, current_versions, differences
+from cohort.engine.beside import kept_facts
+from cohort.engine.budgets import subjects_at_hand
+from cohort.engine.designs import Listed, PairSet
+from cohort.engine.measured import Measured
+from cohort.engine.nearest import nearest_pairs
+from cohort.engine.pairs import neighbours_asked, select_pairs
+from cohort.engine.room import with_room
+from cohort.engine.run_folder import PAIRS_FILE, make_folder, write_pairs, write_spec
+from cohort.engine.spec import SCHEMA, Device, RunSpec, current_versions, differences
+from cohort.engine.tiles import Tiles, tile_side
 from cohort.errors import StorageError, UsageError
 
-_PAIRS_FILE = "pairs.csv"
 Choice = TypeVar("Choice")
 
 
@@ -40,9 +43,13 @@ class PlanSettings:
         atlas_labels: segmentation of that file.
         metrics: families of measures beyond the headline ones; none.
         keep_uncertainty: whether the run keeps how sure the method is of each displacement; no.
+        keep_displacements: of which pairs the run keeps them: ``none``, ``sample:K`` or ``all``.
         seed: of random designs; 0.
-        tile_size: side of a tile in subjects; from the number of pairs.
+        tile_size: side of a tile in subjects; from the number of pairs and what is said of time.
         trust_code: whether code that the method's settings name may be run; the plan forgets it.
+        device: kind of device that registers; ``cpu``.
+        workers: how many the tiles are cut for; a resume with others keeps them.
+        measured: what its parts take, if that was tried.
     """
 
     method: MethodConfig | None = None
@@ -53,66 +60,83 @@ class PlanSettings:
     atlas_labels: Path | None = None
     metrics: tuple[str, ...] | None = None
     keep_uncertainty: bool | None = None
-
-
-@dataclass(frozen=True)
-class Tile:
-    """A block of pairs: the unit of work, of commit and of resume.
-
-    Attributes:
-        tile_id: its block, ``00003-00017``; also the name of its part.
-        pairs: ``(fixed, moving)`` subject ids.
-    """
-
-    tile_id: str
-    pairs: tuple[tuple[str, str], ...]
-
-    @property
-    def subject_ids(self) -> tuple[str, ...]:
-        """The subjects of the tile, each once."""
-        return tuple(dict.fromkeys(subject for pair in self.pairs for subject in pair))
+    keep_displacements: str | None = None
+    device: Device | None = None
+    workers: int = 1
+    measured: Measured | None = None
 
 
 def make_plan(
-    store: CohortStore, settings: PlanSettings, atlas: CohortStore | None = None
-) -> tuple[RunSpec, np.ndarray]:
-    """Plan a run on a store; returns its facts and its pairs ``[P, 2]`` of subject indices.
+    store: CohortStore,
+    settings: PlanSettings,
+    atlas: CohortStore | None = None,
+    kept_pairs: Path | None = None,
+    planned: Mapping[str, str] | None = None,
+) -> tuple[RunSpec, PairSet]:
+    """Plan a run on a store; returns its facts and its pairs, by index of subject.
 
-    ``atlas`` holds the one further subject, if the pairs name a file.
+    Args:
+        store: the cohort.
+        settings: what the user chose.
+        atlas: holds the one further subject, if the pairs name a file.
+        kept_pairs: a table that stands for the design: what it gave when a run was planned.
+        planned: digests of subjects, for those that can no longer be read.
 
     Raises:
         UsageError: ``E_PAIRS`` as :func:`cohort.engine.pairs.select_pairs` does, ``E_TRUST`` and
             ``E_WEIGHTS`` as :meth:`cohort.config.method.MethodConfig.build` does.
     """
-    inventory = store.inventory()
+    inventory = store.inventory(planned)
     digests = inventory.subject_digests | (atlas.inventory().subject_digests if atlas else {})
     outside = atlas.subject_ids[0] if atlas else None
     design = _with_subject(settings.pairs or "all", outside)
-    pairs = select_pairs(design, tuple(digests), settings.seed or 0)
-    tile_size = settings.tile_size or tile_side(len(pairs))
+    pairs = _pairs(store, str(kept_pairs or design), tuple(digests), settings.seed or 0)
+    tile_size = settings.tile_size or _tile_size(pairs, len(digests), settings)
     facts = {
         "store_digest": inventory.digest,
         "subject_digests": list(digests.values()),
-        "pairs_digest": hashlib.sha256(pairs.tobytes()).hexdigest(),
+        "pairs_digest": pairs.digest,
         "tile_size": tile_size,
         **_chosen(settings, inventory.has_masks, store.grid.spacing_mm),
     }
-    canonical = json.dumps({"run_schema": SCHEMA, **facts}, sort_keys=True)
+    tiles = Tiles.of(pairs, tuple(digests), tile_size)
+    facts |= kept_facts(settings.keep_displacements or "none", tiles, digests, facts)
     spec = RunSpec.model_validate({
         **facts,
-        "plan_digest": hashlib.sha256(canonical.encode()).hexdigest(),
+        "plan_digest": plan_digest(facts),
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "store": str(store.path.resolve()),
+        "store": store.address,
         "grid": store.grid.to_json(),
         "subject_ids": tuple(digests),
         "atlas": outside,
         "has_labels": inventory.has_labels,
         "has_truth": inventory.has_truth,
-        "n_pairs": len(pairs),
-        "n_tiles": len(set(_blocks(pairs, tile_size))),
+        "n_pairs": pairs.n_pairs,
+        "n_tiles": len(tiles),
+        "measured": settings.measured,
         "versions": current_versions(),
     })  # fmt: skip
     return spec, pairs
+
+
+def _pairs(store: CohortStore, design: str, subject_ids: tuple[str, ...], seed: int) -> PairSet:
+    neighbours = neighbours_asked(design, len(subject_ids))
+    return (
+        nearest_pairs(store, neighbours) if neighbours else select_pairs(design, subject_ids, seed)
+    )
+
+
+def _tile_size(pairs: PairSet, subjects: int, settings: PlanSettings) -> int:
+    if settings.measured is None:
+        return tile_side(pairs, subjects, workers=settings.workers)
+    fit = subjects_at_hand(settings.measured, settings.workers)
+    return tile_side(pairs, subjects, settings.measured.pair_s, settings.workers, fit)
+
+
+def plan_digest(facts: Mapping[str, Any]) -> str:
+    """sha256 over all that a run's results depend on, and how they are cut into tiles."""
+    canonical = json.dumps({"run_schema": SCHEMA, **facts}, sort_keys=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def _chosen(
@@ -123,6 +147,7 @@ def _chosen(
     design = settings.pairs or "all"
     return {
         "pairs": "csv" if design.endswith(".csv") else design,
+        "device": settings.device or "cpu",
         "seed": settings.seed or 0,
         "metrics": list(settings.metrics or ()),
         "keep_uncertainty": bool(settings.keep_uncertainty),
@@ -146,22 +171,29 @@ def open_run(run_dir: Path, store: CohortStore, settings: PlanSettings) -> RunSp
         )
     if not (run_dir / "run.json").exists():
         spec, pairs = _first_plan(run_dir, store, settings, file)
-        _make_folder(run_dir)
-        if _write_plan(run_dir, spec, pairs):
+        make_folder(run_dir)
+        if spec.pairs == "csv" or neighbours_asked(spec.pairs, len(spec.subject_ids)):
+            write_pairs(run_dir, _listed(pairs, spec.subject_ids))
+        document = spec.model_dump_json(indent=2, exclude_none=True) + "\n"
+        if write_spec(run_dir, document):
             return spec
     existing = RunSpec.load(run_dir)
     if file and existing.atlas:
         check_same_atlas(run_dir, existing.atlas, file, settings.atlas_labels)
     own = PlanSettings(
         settings.method or existing.method,
-        settings.pairs or _pairs(run_dir, existing),
+        settings.pairs or existing.pairs,
         _said(settings.seed, existing.seed),
         settings.tile_size or existing.tile_size,
         settings.trust_code,
         metrics=_said(settings.metrics, existing.metrics),
         keep_uncertainty=_said(settings.keep_uncertainty, existing.keep_uncertainty),
+        keep_displacements=settings.keep_displacements or existing.keep_displacements,
+        device=settings.device or existing.device,
     )
-    asked, _ = make_plan(store, own, kept_atlas(run_dir) if existing.atlas else None)
+    atlas = kept_atlas(run_dir) if existing.atlas else None
+    planned = dict(zip(existing.subject_ids, existing.subject_digests, strict=True))
+    asked, _ = make_plan(store, own, atlas, _kept_pairs(run_dir, existing, own.pairs), planned)
     if existing.plan_digest != asked.plan_digest:
         differing = "; ".join(differences(existing, asked))
         message = f"{run_dir} holds a run with another plan: {differing}"
@@ -175,73 +207,46 @@ def _said(asked: Choice | None, planned: Choice) -> Choice:
 
 def _first_plan(
     run_dir: Path, store: CohortStore, settings: PlanSettings, file: Path | None
-) -> tuple[RunSpec, np.ndarray]:
+) -> tuple[RunSpec, PairSet]:
     """The plan of a run that is not there yet, with its atlas from a file; all of it or nothing."""
     if file is None:
-        return make_plan(store, settings)
-    _make_folder(run_dir)
+        return with_room(run_dir, store, make_plan(store, settings), settings.trust_code)
+    make_folder(run_dir)
     with removed_on_failure(run_dir):
         atlas = bring_atlas(run_dir, store, file, settings.atlas_labels)
-        return make_plan(store, settings, atlas)
+        plan = make_plan(store, settings, atlas)
+        return with_room(run_dir, store, plan, settings.trust_code, atlas)
 
 
-def tiles_of(run_dir: Path, spec: RunSpec) -> Iterator[Tile]:
-    """The tiles of a run in the order in which they are worked on."""
-    design = _with_subject(_pairs(run_dir, spec), spec.atlas)
+def tiles_of(run_dir: Path, spec: RunSpec, at_hand: int = 0) -> Tiles:
+    """The tiles of a run in the order in which they are worked on.
+
+    Args:
+        run_dir: the run.
+        spec: its facts.
+        at_hand: subjects that a worker keeps, see :meth:`cohort.engine.tiles.Tiles.of`.
+
+    Raises:
+        StorageError: ``E_RUN`` if the pairs are no longer those that were planned.
+    """
+    design = str(_kept_pairs(run_dir, spec, spec.pairs) or _with_subject(spec.pairs, spec.atlas))
     pairs = select_pairs(design, spec.subject_ids, spec.seed)
-    if hashlib.sha256(pairs.tobytes()).hexdigest() != spec.pairs_digest:
+    if pairs.digest != spec.pairs_digest:
         raise StorageError("E_RUN", f"{design} no longer gives the pairs that {run_dir} planned")
-    blocks: dict[tuple[int, int], list[tuple[str, str]]] = {}
-    for (fixed, moving), block in zip(pairs, _blocks(pairs, spec.tile_size), strict=True):
-        pair = (spec.subject_ids[fixed], spec.subject_ids[moving])
-        blocks.setdefault(block, []).append(pair)
-    for row, column in sorted(blocks):
-        yield Tile(f"{row:05d}-{column:05d}", tuple(sorted(blocks[row, column])))
+    return Tiles.of(pairs, spec.subject_ids, spec.tile_size, at_hand)
 
 
-def _pairs(run_dir: Path, spec: RunSpec) -> str:
-    """What a run was asked to pair; a table of pairs was copied into the run."""
-    return str(run_dir / _PAIRS_FILE) if spec.pairs == "csv" else spec.pairs
+def _kept_pairs(run_dir: Path, spec: RunSpec, design: str | None) -> Path | None:
+    """The table that was copied into a run whose facts alone would not give its pairs again."""
+    is_kept = spec.pairs == "csv" or spec.pairs.startswith("knn:")
+    return run_dir / PAIRS_FILE if is_kept and design == spec.pairs else None
+
+
+def _listed(pairs: PairSet, subject_ids: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    assert isinstance(pairs, Listed)
+    return ((subject_ids[fixed], subject_ids[moving]) for fixed, moving in pairs.pairs.tolist())
 
 
 def _with_subject(design: str, atlas: str | None) -> str:
     """A design with the id of the atlas in the place of its file."""
     return design if atlas is None else f"{design.partition(':')[0]}:{atlas}"
-
-
-def _blocks(pairs: np.ndarray, tile_size: int) -> list[tuple[int, int]]:
-    return [(int(row), int(column)) for row, column in pairs // tile_size]
-
-
-def _make_folder(run_dir: Path) -> None:
-    try:
-        _refuse_other_content(run_dir)
-        (run_dir / "parts").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise storage_error(run_dir, error) from error
-
-
-def _write_plan(run_dir: Path, spec: RunSpec, pairs: np.ndarray) -> bool:
-    """Make the run; False if another process made one there at the same time."""
-    if spec.pairs == "csv":
-        lines = [f"{spec.subject_ids[f]},{spec.subject_ids[m]}" for f, m in pairs]
-        write_atomic(run_dir / _PAIRS_FILE, "\n".join(["fixed,moving", *lines, ""]).encode())
-    document = spec.model_dump_json(indent=2, exclude_none=True) + "\n"
-    return write_once(run_dir / "run.json", document.encode())
-
-
-def _refuse_other_content(run_dir: Path) -> None:
-    """Only an empty folder becomes a run: parts of another one would pass for this one's."""
-    if not run_dir.exists():
-        return
-    if not run_dir.is_dir():
-        raise UsageError("E_RUN", f"{run_dir} is a file; need a new or an empty folder for a run")
-    found = [*run_dir.iterdir(), *(run_dir / "parts").glob("*")]
-    ours = ("parts", _PAIRS_FILE, FOLDER)  # of a plan that was not finished
-    foreign = [path for path in found if path.name not in ours and not path.name.startswith(".")]
-    if foreign:
-        raise UsageError(
-            "E_RUN",
-            f"{run_dir} is no run and not empty (it holds {min(foreign).relative_to(run_dir)}); "
-            "need a new or an empty folder",
-        )

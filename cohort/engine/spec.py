@@ -10,20 +10,24 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cohort.config.method import MethodConfig
 from cohort.data.storage import storage_error
+from cohort.engine.measured import Measured
 from cohort.errors import StorageError, UsageError
 
-SCHEMA = 1
+SCHEMA = 2
+Device = Literal["cpu", "cuda"]
 
 
 class RunSpec(BaseModel):
     """``run.json``: the immutable facts of a run.
 
     ``atlas`` is the last of the subjects if the pairs name a file: it lies in the run's own store.
+    ``keep_below`` is the largest pair key of a sample of displacements to keep, ``kept_bytes`` what
+    was expected of them when the run was planned. ``measured`` is what was tried before that.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    run_schema: Literal[1] = SCHEMA
+    run_schema: Literal[2] = SCHEMA
     plan_digest: str
     created_at: str
     store: str
@@ -39,12 +43,16 @@ class RunSpec(BaseModel):
     seed: int
     metrics: tuple[str, ...] = ()
     keep_uncertainty: bool = False
+    keep_displacements: str = "none"
+    keep_below: str | None = None
+    kept_bytes: int | None = None
     n_pairs: int
     n_tiles: int
     tile_size: int
     method: MethodConfig
     fingerprint: str
-    device: Literal["cpu"] = "cpu"
+    device: Device = "cpu"
+    measured: Measured | None = None
     versions: dict[str, str]
 
     @classmethod
@@ -95,11 +103,12 @@ def differences(existing: RunSpec, asked: RunSpec) -> Iterator[str]:
 
 
 def _choices(spec: RunSpec) -> dict[str, Any]:
-    own = {name: getattr(spec, name) for name in ("pairs", "seed", "tile_size")}
+    own = {name: getattr(spec, name) for name in ("pairs", "seed", "tile_size", "device")}
     settings = {
         name: "not given" if value is None else value for name, value in spec.method.settings
     }
     own["keep_uncertainty"] = spec.keep_uncertainty
+    own["keep_displacements"] = spec.keep_displacements
     own["metrics"] = ",".join(spec.metrics) or "none"
     return {**own, "method": spec.method.name, **settings}
 

@@ -1,0 +1,130 @@
+"""What a plan is asked to say beyond what it decides: time, memory and money, after a trial."""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from cohort import terminal
+from cohort.data.store import CohortStore
+from cohort.engine.atlas import atlas_file
+from cohort.engine.budgets import subjects_at_hand
+from cohort.engine.calibrate import calibrate
+from cohort.engine.estimate import Estimate, estimate
+from cohort.engine.pairs import neighbours_asked, select_pairs
+from cohort.engine.plan import PlanSettings, tiles_of
+from cohort.engine.spec import RunSpec
+from cohort.errors import UsageError
+
+WORKERS = (1, 8, 64, 512)
+_WORTH_IT = 2000  # pairs; fewer are done before a trial would have told how long they take
+
+
+def with_trial(
+    run_dir: Path, store: CohortStore, settings: PlanSettings, *, here: int, quiet: bool
+) -> PlanSettings:
+    """Settings with what a trial found, for a run that is not planned yet; else as they are.
+
+    Args:
+        run_dir: of the run.
+        store: the cohort.
+        settings: what was asked for.
+        here: worker processes of this machine.
+        quiet: say nothing meanwhile.
+    """
+    if (run_dir / "run.json").exists() or settings.measured is not None:
+        return settings
+    with terminal.waiting("trying some pairs, up to a minute", quiet=quiet):
+        return replace(settings, measured=calibrate(store, settings, max(here, 1)))
+
+
+def is_worth_a_trial(store: CohortStore, settings: PlanSettings) -> bool:
+    """Whether a run is long enough that its tiles should be cut by the time they take."""
+    design = settings.pairs or "all"
+    if settings.tile_size or atlas_file(design):
+        return False
+    names = store.subject_ids
+    neighbours = neighbours_asked(design, len(names))
+    if neighbours:
+        return len(names) * neighbours >= _WORTH_IT
+    return select_pairs(design, names, settings.seed or 0).n_pairs >= _WORTH_IT
+
+
+def estimates_of(run_dir: Path, spec: RunSpec, here: int) -> list[Estimate]:
+    """What the run takes with so many workers ``here``, and with 1, 8, 64 and 512.
+
+    Raises:
+        UsageError: ``E_MEMORY`` if workers here would need more memory than there is, ``E_SPACE``
+            if the rows would fill the disk; both say what would do.
+    """
+    assert spec.measured is not None
+    tiles, fit = tiles_of(run_dir, spec), subjects_at_hand(spec.measured, max(here, 1))
+    found = {
+        workers: estimate(tiles, workers, spec.measured, fit)
+        for workers in sorted({*WORKERS, max(here, 1)})
+    }
+    _refuse_what_cannot_fit(run_dir, found[max(here, 1)])
+    return list(found.values())
+
+
+def _refuse_what_cannot_fit(run_dir: Path, own: Estimate) -> None:
+    free = psutil.virtual_memory().available
+    if own.workers * own.host_bytes > free:
+        fitting = int(free // own.host_bytes)
+        advice = f"use --workers {fitting}" if fitting else "no worker fits: a coarser grid would"
+        raise UsageError(
+            "E_MEMORY",
+            f"{own.workers} workers of {own.host_bytes / 2**30:.1f} GiB need"
+            f" {own.workers * own.host_bytes / 2**30:.1f} GiB and {free / 2**30:.1f} are free here;"
+            f" {advice}",
+        )
+    disk = shutil.disk_usage(run_dir).free
+    if own.written_bytes > 0.9 * disk:
+        raise UsageError(
+            "E_SPACE",
+            f"the rows of {run_dir} will take {own.written_bytes / 1e9:,.1f} GB and"
+            f" {disk / 1e9:,.1f} GB are free; use another disk, or fewer --pairs",
+        )
+
+
+def estimate_rows(
+    estimates: list[Estimate], hourly_price: float | None
+) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Titles and rows of a table for people."""
+    titles = ("workers", "time", "worker hours", "in pairs", "reads", "memory each")
+    if hourly_price is not None:
+        titles += ("cost",)
+    rows = []
+    for one in estimates:
+        memory = one.device_bytes or one.host_bytes
+        row = (
+            f"{one.workers}",
+            _duration(one.elapsed_s),
+            f"{one.worker_s / 3600:,.2f}",
+            f"{one.efficiency:.1%}",
+            f"{one.read_bytes / 1e9:,.2f} GB",
+            f"{memory / 2**30:,.1f} GiB",
+        )
+        if hourly_price is not None:
+            row += (f"{one.worker_s / 3600 * hourly_price:,.2f}",)
+        rows.append(row)
+    return titles, rows
+
+
+def estimate_facts(estimates: list[Estimate], hourly_price: float | None) -> list[dict[str, Any]]:
+    """The same for machines."""
+    facts: list[Mapping[str, Any]] = [vars(one) for one in estimates]
+    if hourly_price is None:
+        return [dict(one) for one in facts]
+    return [{**one, "cost": one["worker_s"] / 3600 * hourly_price} for one in facts]
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.1f} min"
+    return f"{seconds / 3600:,.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:,.1f} days"

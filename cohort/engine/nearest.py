@@ -1,0 +1,46 @@
+"""``knn:K``: for every subject the K that look most like it, as ingest aligned them."""
+
+import numpy as np
+import torch
+
+from cohort.data.store import CohortStore
+from cohort.engine.designs import Listed
+from cohort.errors import SubjectError, UsageError
+from triton_reg.ops.resize import Shape, resize
+
+_SIDE = 16  # voxels an axis: what an affine alignment can have brought together
+_ROWS = 1024  # subjects that are compared with all others at once
+
+
+def nearest_pairs(store: CohortStore, neighbours: int) -> Listed:
+    """Pairs in which each subject is fixed for its nearest others.
+
+    Nearness is the correlation of the volumes on a coarse grid, where ingest left them: with
+    affinely registered subjects the score that their affine registration reached.
+
+    Raises:
+        UsageError: ``E_PAIRS`` if a subject cannot be read, as its neighbours are not known.
+    """
+    looks = np.stack([_look(store, subject_id) for subject_id in store.subject_ids])
+    nearest = []
+    for start in range(0, len(looks), _ROWS):
+        likeness = looks[start : start + _ROWS] @ looks.T
+        rows = np.arange(len(likeness))
+        likeness[rows, start + rows] = -np.inf
+        # ties and their order do not matter: the pairs are written down
+        nearest.append(np.argpartition(-likeness, neighbours - 1, axis=1)[:, :neighbours])
+    moving = np.sort(np.concatenate(nearest), axis=1)
+    fixed = np.repeat(np.arange(len(looks)), neighbours)
+    return Listed(np.stack([fixed, moving.ravel()], axis=1).astype(np.int32))
+
+
+def _look(store: CohortStore, subject_id: str) -> np.ndarray:
+    """A volume on the coarse grid, with mean 0 and length 1, as float32 ``[V]``."""
+    try:
+        volume = torch.from_numpy(store.read(subject_id).volume)[None, None]
+    except SubjectError as error:
+        raise UsageError("E_PAIRS", f"knn: its neighbours are not known: {error}") from error
+    shape: Shape = (_SIDE, _SIDE, _SIDE)
+    values = resize(volume, shape).flatten()
+    values = values - values.mean()
+    return (values / values.norm().clamp_min(1e-12)).numpy()

@@ -1,0 +1,57 @@
+"""The folder of a run before its first part: made, refused, and given its plan."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from cohort.data.storage import storage_error, write_atomic, write_once
+from cohort.engine.atlas import FOLDER
+from cohort.errors import UsageError
+
+PAIRS_FILE = "pairs.csv"
+
+
+def make_folder(run_dir: Path) -> None:
+    """Make the run's folder; only an empty one becomes a run.
+
+    Raises:
+        UsageError: ``E_RUN`` if something else is there.
+        StorageError: if it cannot be made.
+    """
+    try:
+        _refuse_other_content(run_dir)
+        (run_dir / "parts").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(run_dir, error) from error
+
+
+def write_pairs(run_dir: Path, pairs: Iterable[tuple[str, str]]) -> None:
+    """Keep pairs that the run's own facts would not give again."""
+    write_atomic(run_dir / PAIRS_FILE, as_table(pairs))
+
+
+def as_table(pairs: Iterable[tuple[str, str]]) -> bytes:
+    """The CSV that a design can be."""
+    lines = [f"{fixed},{moving}" for fixed, moving in pairs]
+    return "\n".join(["fixed,moving", *lines, ""]).encode()
+
+
+def write_spec(run_dir: Path, document: str) -> bool:
+    """Make it a run; False if another process made one there at the same time."""
+    return write_once(run_dir / "run.json", document.encode())
+
+
+def _refuse_other_content(run_dir: Path) -> None:
+    """Parts of another run would pass for this one's."""
+    if not run_dir.exists():
+        return
+    if not run_dir.is_dir():
+        raise UsageError("E_RUN", f"{run_dir} is a file; need a new or an empty folder for a run")
+    found = [*run_dir.iterdir(), *(run_dir / "parts").glob("*")]
+    ours = ("parts", PAIRS_FILE, FOLDER)  # of a plan that was not finished
+    foreign = [path for path in found if path.name not in ours and not path.name.startswith(".")]
+    if foreign:
+        raise UsageError(
+            "E_RUN",
+            f"{run_dir} is no run and not empty (it holds {min(foreign).relative_to(run_dir)}); "
+            "need a new or an empty folder",
+        )
