@@ -29,6 +29,7 @@ from cohort.engine.events import pairs_per_hour, seconds_a_pair
 from cohort.engine.plan import PlanSettings, open_run
 from cohort.engine.results import read_rows, summarise
 from cohort.engine.run import run
+from cohort.engine.team import Team
 
 RESULTS = Path(__file__).parent / "results" / "cohort_run.csv"
 # fmt: off
@@ -42,7 +43,7 @@ COLUMNS = [
 
 def measure(store: CohortStore, run_dir: Path, pairs: str, workers: int) -> dict[str, Any]:
     open_run(run_dir, store, PlanSettings(pairs=pairs))
-    run(run_dir, store, workers=workers)
+    run(run_dir, store, team=Team(workers))
     summary, split = summarise(read_rows(run_dir)), seconds_a_pair(run_dir)
     seconds = {f"{kind}_s": f"{split.get(kind, 0.0):.4f}" for kind in KINDS}
     beside = sum(value for kind, value in split.items() if kind != "register")

@@ -1,7 +1,8 @@
 """The ``cohort`` command: its table of commands, and what becomes of errors.
 
 Exit codes: 0 all good, 1 some pairs or subjects failed, 2 wrong usage, 3 the run is active
-elsewhere, 4 storage, 5 workers or scheduler lost.
+elsewhere, 4 storage, 5 workers or scheduler lost; 129, 130, 143 stopped by a signal (SIGHUP,
+Ctrl-C, SIGTERM) or, 130, by ``cohort stop``.
 """
 
 import sys
@@ -10,10 +11,22 @@ from typing import NoReturn
 import typer
 
 from cohort import terminal
-from cohort.commands import check, exports, features, machine, runs, stores, training
+from cohort.commands import (
+    check,
+    exports,
+    features,
+    machine,
+    reports,
+    runs,
+    stores,
+    training,
+    upkeep,
+)
+from cohort.engine.stop import Stopped
 from cohort.errors import CohortError, StorageError
 
 _INTERRUPTED = 130  # what typer makes of Ctrl-C
+_STOPPED = "stopped; the same command goes on from here"
 # in the order in which a new user meets them, each with an example for its help
 _COMMANDS = (
     (stores.synth, "cohort synth demo/nifti --subjects 6"),
@@ -24,10 +37,13 @@ _COMMANDS = (
     (training.train_command, "cohort train cohort.zarr model --method pdd_net --folds 3"),
     (runs.plan, "cohort plan cohort.zarr run --pairs random:100"),
     (runs.register, "cohort register cohort.zarr run --set features=mind --workers 2"),
-    (runs.status, "cohort status run"),
-    (runs.report, "cohort report run other_run"),
+    (upkeep.stop, "cohort stop run"),
+    (reports.status, "cohort status run"),
+    (reports.report, "cohort report run other_run"),
     (exports.apply_command, "cohort apply run --fixed a --moving b --labels b_labels.nii.gz"),
     (exports.export_command, "cohort export run --fixed a --moving b --to itk --out transforms"),
+    (upkeep.verify_command, "cohort verify run"),
+    (upkeep.repair_command, "cohort repair run"),
     (machine.doctor, "cohort doctor --warm"),
 )
 
@@ -52,8 +68,11 @@ def main() -> None:
         _fail(StorageError("E_STORAGE", f"{error}. Nothing committed is lost; run again"))
     except SystemExit as stop:
         if stop.code == _INTERRUPTED:
-            terminal.complain("stopped; the same command goes on from here")
+            terminal.complain(_STOPPED)
         raise
+    except Stopped as stop:
+        terminal.complain(_STOPPED)
+        sys.exit(stop.exit_code)
 
 
 def _fail(error: CohortError) -> NoReturn:

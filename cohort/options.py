@@ -6,11 +6,102 @@ from typing import Annotated
 
 import typer
 
+from cohort.errors import UsageError
+
+
+def local_path(text: str) -> Path:
+    """A path on a file system; a URL would become a folder of that name.
+
+    Raises:
+        UsageError: ``E_USAGE`` for a URL.
+    """
+    if "://" in str(text):
+        raise UsageError(
+            "E_USAGE",
+            f"{text} is a URL; here only a STORE may be on object storage. Runs, sources and"
+            " results need a folder on a file system that all workers see",
+        )
+    return Path(text)
+
+
+Store = Annotated[
+    str,
+    typer.Argument(help="The cohort store: a folder such as cohort.zarr, or s3://BUCKET/NAME."),
+]
+Run = Annotated[Path, typer.Argument(parser=local_path, help="The folder of the run.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
-Store = Annotated[Path, typer.Argument(help="The cohort store, such as cohort.zarr.")]
-Run = Annotated[Path, typer.Argument(help="The folder of the run.")]
 Workers = Annotated[
     int | None, typer.Option(min=0, help="Worker processes; 0 is a plain loop. [default: cores]")
+]
+Trial = Annotated[
+    bool,
+    typer.Option(
+        "--trial/--no-trial",
+        help="Try some pairs, to cut tiles by their time and to say what the run will take.",
+    ),
+]
+HourlyPrice = Annotated[
+    float | None, typer.Option(min=0, help="What a worker costs an hour, to be told the sum.")
+]
+Gpus = Annotated[
+    str | None,
+    typer.Option(help="all, or numbers such as 0,1: one worker a number; 0,0 puts two on card 0."),
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(help="A Dask scheduler that has the workers, such as tls://host:8786."),
+]
+SchedulerFile = Annotated[
+    Path | None, typer.Option(help="The file in which a Dask scheduler says where it is.")
+]
+InsecureNetwork = Annotated[
+    bool,
+    typer.Option(
+        "--insecure-network",
+        help="Use a scheduler that is reached over a network without TLS: whoever reaches it too"
+        " can run any code on its workers.",
+    ),
+]
+Batch = Annotated[
+    int | None,
+    typer.Option(min=1, help="Pairs registered at once. [default: 1 on a CPU, 16 on a GPU]"),
+]
+PairTimeout = Annotated[
+    float | None,
+    typer.Option(
+        min=0.1,
+        help="Seconds after which a worker process gives up a pair. [default: 20 times the median"
+        " of its pairs, at least 120]",
+    ),
+]
+RetryFailed = Annotated[
+    bool,
+    typer.Option(
+        "--retry-failed",
+        help="Do tiles again in which a pair failed, whatever the reason; the other rows come out"
+        " the same. A subject that the store no longer has as it was planned fails again.",
+    ),
+]
+Steal = Annotated[
+    bool,
+    typer.Option(
+        "--steal",
+        help="Take the run from a driver that holds its lock; that one stops when it notices.",
+    ),
+]
+KeepFeatures = Annotated[
+    bool,
+    typer.Option(
+        "--keep-features",
+        help="Keep each subject's features in the store, and take them from there: worth it for"
+        " networks on CPUs.",
+    ),
+]
+OnDevice = Annotated[
+    str | None,
+    typer.Option(
+        "--device", help="cpu or cuda, for the whole run. [default: cuda with --gpus, else cpu]"
+    ),
 ]
 Dashboard = Annotated[
     bool,
@@ -47,6 +138,21 @@ KeepUncertainty = Annotated[
         show_default=False,
     ),
 ]
+KeepDisplacements = Annotated[
+    str | None,
+    typer.Option(
+        help="Keep displacements in RUN/displacements.zarr, in 16 bits with a stated bound of their"
+        " error: none, sample:K or all. [default: none]"
+    ),
+]
+Kept = Annotated[
+    bool,
+    typer.Option(
+        "--kept",
+        help="Take the displacement that the run kept, with its stated error, and do not register"
+        " the pair once more.",
+    ),
+]
 MethodName = Annotated[
     str | None, typer.Option("--method", help="voxelopt, pdd_net or dio. [default: voxelopt]")
 ]
@@ -64,7 +170,7 @@ TrustCode = Annotated[
 ]
 Seed = Annotated[int | None, typer.Option(min=0, help="Seed of random pairs. [default: 0]")]
 TileSize = Annotated[
-    int | None, typer.Option(min=1, help="Side of a tile in subjects. [default: from the pairs]")
+    int | None, typer.Option(min=1, help="Side of a tile in subjects. [default: from their time]")
 ]
 AssumeOrientation = Annotated[str | None, typer.Option(help="RAS, for files that do not say.")]
 FixHeaders = Annotated[
@@ -84,7 +190,7 @@ Via = Annotated[
     typer.Option(help="A subject between the two, from fixed to moving; repeatable."),
 ]
 StoreMoved = Annotated[
-    Path | None, typer.Option("--store", help="Where the store is now, if it has moved.")
+    str | None, typer.Option("--store", help="Where the store is now, if it has moved.")
 ]
 
 

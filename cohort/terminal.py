@@ -24,7 +24,9 @@ from rich.progress import (
 from rich.text import Text
 
 from cohort.data.ingest import IngestReport
+from cohort.data.places import Where
 from cohort.engine.results import Summary
+from cohort.engine.room import size_text
 from cohort.engine.run import RunReport
 from cohort.engine.spec import RunSpec
 
@@ -73,6 +75,16 @@ def progress_bar(what: str, *, quiet: bool) -> Iterator[Callable[..., None]]:
             bar.stop()
 
 
+@contextmanager
+def waiting(what: str, *, quiet: bool) -> Iterator[None]:
+    """Say what takes a while, until it is done."""
+    if quiet:
+        yield
+        return
+    with _errors.status(escape(what)):
+        yield
+
+
 def say(message: str) -> None:
     """One line for people."""
     _console.print(escape(message))
@@ -101,6 +113,14 @@ def say_table(title: str, rows: Mapping[str, object]) -> None:
         say(f"  {name:{width}}  {value}")
 
 
+def say_columns(title: str, titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table of several columns."""
+    _console.print(f"[bold]{escape(title)}[/]")
+    widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
+    for row in (titles, *rows):
+        say("  " + "  ".join(f"{value:>{width}}" for value, width in zip(row, widths, strict=True)))
+
+
 def say_list(title: str, lines: Sequence[str]) -> None:
     """A heading and what belongs under it."""
     _console.print(f"[bold]{escape(title)}[/]")
@@ -115,7 +135,7 @@ def say_quarantine(quarantined: Mapping[str, Mapping[str, str]]) -> None:
         say_table("in quarantine", faults)
 
 
-def say_ingest(store: Path, report: IngestReport) -> None:
+def say_ingest(store: Where, report: IngestReport) -> None:
     """What became of the subjects of a source."""
     grid = report.grid
     rows: dict[str, object] = {
@@ -151,8 +171,15 @@ def say_plan(run_dir: Path, spec: RunSpec) -> None:
             "method": f"{spec.method.name}: "
             + ", ".join(f"{name}={value}" for name, value in settings.items()),
             "fingerprint": spec.fingerprint,
+            **_kept(spec),
         },
     )
+
+
+def _kept(spec: RunSpec) -> dict[str, str]:
+    if spec.kept_bytes is None:
+        return {}
+    return {"displacements": f"{spec.keep_displacements}, about {size_text(spec.kept_bytes)}"}
 
 
 def say_run(run_dir: Path, report: RunReport, summary: Summary) -> None:

@@ -16,6 +16,7 @@ from cohort.data.ingest import IngestSettings, ingest
 from cohort.data.nifti import write_nifti
 from cohort.data.store import CohortStore
 
+pytestmark = pytest.mark.faults
 Break = Callable[[Path], None]
 SETTINGS = IngestSettings(grid="12x14x10@2mm")
 

@@ -15,6 +15,7 @@ from cohort.data.ingest import IngestSettings, ingest
 from cohort.data.store import CohortStore
 from cohort.engine.plan import PlanSettings, open_run
 from cohort.engine.run import run
+from cohort.engine.team import Team
 from cohort.errors import UsageError
 
 needs_bokeh = pytest.mark.skipif(
@@ -42,7 +43,7 @@ def test_the_dashboard_answers_on_the_loopback_address_alone(
             pages[address] = answer.read().decode()
 
     open_run(tmp_path / "run", store, PlanSettings(QUICK, "random:2"))
-    report = run(tmp_path / "run", store, workers=1, on_dashboard=look)
+    report = run(tmp_path / "run", store, team=Team(1), on_dashboard=look)
     assert (report.pairs, report.failed) == (2, 0)
     (address,) = pages
     assert urlsplit(address).hostname == "127.0.0.1"

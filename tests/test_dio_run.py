@@ -17,6 +17,7 @@ from cohort.engine.plan import PlanSettings, open_run
 from cohort.engine.regenerate import regenerate_pair
 from cohort.engine.results import read_rows
 from cohort.engine.run import run
+from cohort.engine.team import Team
 from cohort.engine.workbench import Workbench
 from cohort.errors import UsageError
 from cohort.report.views import pair_views
@@ -97,7 +98,7 @@ def test_lengths_are_those_of_the_working_grid() -> None:
 def test_rows_say_how_the_optimisation_went(tmp_path: Path) -> None:
     store = tiny_cohort(tmp_path / "cohort.zarr", subjects=2)
     open_run(tmp_path / "run", store, PlanSettings(config(*QUICK, "diagnose=true")))
-    run(tmp_path / "run", store, workers=0)
+    run(tmp_path / "run", store, team=Team(0))
     rows = read_rows(tmp_path / "run")
     assert set(rows["status"]) == {"ok"}
     for row in rows.iter_rows(named=True):
@@ -111,7 +112,7 @@ def test_rows_say_how_the_optimisation_went(tmp_path: Path) -> None:
 def test_other_methods_leave_those_columns_empty(tmp_path: Path) -> None:
     store = tiny_cohort(tmp_path / "cohort.zarr", subjects=2)
     open_run(tmp_path / "run", store, PlanSettings(config("levels=2", name="voxelopt")))
-    run(tmp_path / "run", store, workers=0)
+    run(tmp_path / "run", store, team=Team(0))
     assert read_rows(tmp_path / "run")["iterations"].null_count() == 2
 
 
@@ -128,7 +129,7 @@ def test_prompts_come_from_the_pairs_own_scans(tmp_path: Path) -> None:
     for name, more in {"told": ("prompts=labels", "prompt_labels=10"), "silent": ()}.items():
         method = config(*QUICK, "loss=mse", *more)
         open_run(tmp_path / name, store, PlanSettings(method, "atlas:s1"))
-        run(tmp_path / name, store, workers=0)
+        run(tmp_path / name, store, team=Team(0))
         found[name] = read_rows(tmp_path / name)
     assert found["told"]["dice_mean"][0] > found["silent"]["dice_mean"][0] + 0.05
 

@@ -14,6 +14,7 @@ from cohort.data.nifti import Nifti, read_grid, read_nifti, write_nifti
 from cohort.data.store import CohortStore
 from cohort.errors import SubjectError
 
+pytestmark = pytest.mark.faults
 SHEARED = GRID.affine.copy()
 SHEARED[0, 1] = 0.2
 BARELY_SHEARED = GRID.affine.copy()

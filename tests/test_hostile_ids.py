@@ -9,6 +9,7 @@ from cohort.data.ingest import IngestSettings, ingest
 from cohort.data.nifti import write_nifti
 from cohort.data.store import CohortStore
 
+pytestmark = pytest.mark.faults
 SETTINGS = IngestSettings(grid="12x14x10@2mm")
 
 

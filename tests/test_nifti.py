@@ -67,6 +67,7 @@ def test_equal_data_are_equal_bytes_and_nothing_else_is_left(tmp_path):
     assert one.read_bytes() == two.read_bytes()
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("codes", ["RAS", "LPS", "PSR", "LIA", "ASL"])
 def test_every_orientation_is_read_as_nibabel_makes_it_canonical(tmp_path, codes):
     ras = nib.Nifti1Image(volume(0), GRID.affine)
@@ -98,6 +99,7 @@ def test_nifti_2_and_big_endian_and_scaled_files_are_read_as_nibabel_reads_them(
         np.testing.assert_array_equal(read_nifti(tmp_path / name).data, expected)
 
 
+@pytest.mark.faults
 def test_a_slope_that_is_no_number_means_no_scaling(tmp_path, good):
     content = bytearray(gzip.decompress(good.read_bytes()))
     content[112:116] = np.float32(np.nan).tobytes()
@@ -118,6 +120,7 @@ def test_two_forms_that_agree_are_one_and_two_that_disagree_are_shown(tmp_path):
     _refused(tmp_path / "far.nii", "E_FORM", r"0\.20 voxels apart: sform .* and qform")
 
 
+@pytest.mark.faults
 def test_a_file_without_orientation_is_refused_or_assumed(tmp_path):
     image = nib.Nifti1Image(volume(0), GRID.affine)
     image.set_sform(None, 0)
@@ -132,6 +135,7 @@ def test_a_file_without_orientation_is_refused_or_assumed(tmp_path):
     np.testing.assert_allclose(found.grid.center_mm, 0)
 
 
+@pytest.mark.faults
 def test_every_flipped_bit_of_a_gzip_stream_is_found(tmp_path, good):
     stored = good.read_bytes()
     random = np.random.default_rng(0)
@@ -145,6 +149,7 @@ def test_every_flipped_bit_of_a_gzip_stream_is_found(tmp_path, good):
             read_nifti(tmp_path / "x.nii.gz")
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("kept", [5, 200, 400, -4, -1])
 def test_every_cut_of_a_gzip_file_is_found(tmp_path, good, kept):
     (tmp_path / "x.nii.gz").write_bytes(good.read_bytes()[:kept])
@@ -153,6 +158,7 @@ def test_every_cut_of_a_gzip_file_is_found(tmp_path, good, kept):
     assert caught.value.code in {"E_TRUNCATED", "E_NOT_NIFTI"}
 
 
+@pytest.mark.faults
 def test_an_uncompressed_file_must_end_where_its_header_says(tmp_path, good):
     content = gzip.decompress(good.read_bytes())
     (tmp_path / "short.nii").write_bytes(content[:-3])
@@ -161,6 +167,7 @@ def test_an_uncompressed_file_must_end_where_its_header_says(tmp_path, good):
     _refused(tmp_path / "long.nii", "E_TRAILING", "4 bytes after")
 
 
+@pytest.mark.faults
 def test_a_limit_is_kept_before_anything_is_unpacked(good):
     message = r"asks for 7072 bytes .12x14x10 float32.; at most 7000"
     _refused(good, "E_BOMB", message, max_bytes=7000)

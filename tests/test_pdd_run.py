@@ -16,6 +16,7 @@ from cohort.engine import uncertainty
 from cohort.engine.plan import PlanSettings, open_run
 from cohort.engine.results import read_rows
 from cohort.engine.run import run
+from cohort.engine.team import Team
 from cohort.engine.workbench import Workbench
 from cohort.errors import UsageError
 from triton_reg import CubeSearch, EvenSearch, FitSettings, LocalContrast, MindSSC, Obelisk, PDDNet
@@ -144,7 +145,7 @@ def test_any_workers_and_tiles_give_the_same_rows(tmp_path: Path) -> None:
     for name, workers, tile_size in (("one", 0, 1), ("two", 2, 3)):
         settings = PlanSettings(config(*QUICK), tile_size=tile_size, keep_uncertainty=True)
         open_run(tmp_path / name, store, settings)
-        run(tmp_path / name, store, workers=workers)
+        run(tmp_path / name, store, team=Team(workers))
     rows = [decided(tmp_path / name).sort("fixed", "moving") for name in ("one", "two")]
     assert rows[0].equals(rows[1])
     assert set(rows[0]["status"]) == {"ok"}
@@ -200,7 +201,7 @@ def test_prompts_come_from_the_pairs_own_scans(tmp_path: Path) -> None:
     for name, more in {"told": ("prompts=both", "prompt_keypoints=10"), "silent": ()}.items():
         method = config(*QUICK, "features=intensity", *more)
         open_run(tmp_path / name, store, PlanSettings(method, "atlas:s1"))
-        run(tmp_path / name, store, workers=0)
+        run(tmp_path / name, store, team=Team(0))
         found[name] = read_rows(tmp_path / name)
     assert found["silent"]["tre_mm"][0] == pytest.approx(4, abs=0.2)
     assert found["told"]["tre_mm"][0] < 2
@@ -210,7 +211,7 @@ def test_prompts_come_from_the_pairs_own_scans(tmp_path: Path) -> None:
 def test_a_pair_without_its_prompts_is_a_row_that_says_so(tmp_path: Path) -> None:
     store = cohort_with_keypoints(tmp_path / "cohort.zarr", counts=(1, 2))
     open_run(tmp_path / "run", store, PlanSettings(config(*QUICK, "prompts=keypoints")))
-    run(tmp_path / "run", store, workers=0)
+    run(tmp_path / "run", store, team=Team(0))
     rows = read_rows(tmp_path / "run")
     assert set(rows["status"]) == {"E_PROMPTS"}
     assert "fixed has 1 of them, moving 2" in rows.filter(rows["fixed"] == "s0")["message"][0]

@@ -31,7 +31,7 @@ def test_a_run_before_during_and_after(store: CohortStore, tmp_path: Path) -> No
     assert (before.planned, before.done, before.left) == (6, 0, 6)
     assert before.pairs_per_hour is before.time_left_s is None
     assert before.slowest == before.failures == {}
-    run_tile(Workbench.open(run_dir), next(tiles_of(run_dir, RunSpec.load(run_dir))))
+    run_tile(Workbench.open(run_dir), tiles_of(run_dir, RunSpec.load(run_dir)).tile(0))
     during = progress_of(run_dir)
     assert 0 < during.done < 6
     assert during.done + during.left == 6

@@ -100,7 +100,9 @@ def test_a_damaged_part_is_named(run_dir: Path, damage: str) -> None:
         content[200] ^= 0xFF
     broken = {"cut off": content[:-20], "empty": b"", "other file": b"fixed,moving\n"}
     path.write_bytes(broken.get(damage, content))
-    with pytest.raises(StorageError, match=r"is damaged .*; delete it and run") as caught:
+    with pytest.raises(
+        StorageError, match=r"is damaged .*; `cohort repair .*` moves it away"
+    ) as caught:
         read_rows(run_dir)
     assert caught.value.code == "E_PART"
     assert str(path) in caught.value.message
@@ -144,7 +146,7 @@ def test_a_disk_that_cannot_be_read_is_not_called_damage(run_dir: Path, monkeypa
     def broken(*_: object, **__: object) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr("cohort.engine.results.pq.ParquetFile", broken)
+    monkeypatch.setattr("cohort.engine.parts.pq.ParquetFile", broken)
     with pytest.raises(StorageError, match="Input/output error") as caught:
         read_rows(run_dir)
     assert caught.value.code == "E_STORAGE"

@@ -17,11 +17,11 @@ from cohort.config.voxelopt import VoxelOptSettings
 from cohort.data.geometry import Grid
 from cohort.data.interrupts import ctrl_c_held
 from cohort.data.store import CohortStore, Subject
-from cohort.engine.cluster import run_on_workers
 from cohort.engine.events import read_events
-from cohort.engine.plan import PlanSettings, Tile, open_run
+from cohort.engine.plan import PlanSettings, open_run
 from cohort.engine.results import read_rows
 from cohort.engine.run import RunReport, run
+from cohort.engine.team import Team
 from cohort.errors import RunActiveError, SchedulerError, UsageError
 
 ALL = [f"sub-{fixed:02d} sub-{moving:02d}" for fixed in range(4) for moving in range(4)
@@ -89,7 +89,7 @@ def test_rows_do_not_depend_on_the_workers(
     store: CohortStore, tmp_path: Path, reference: pl.DataFrame, workers: int, tile_size: int
 ) -> None:
     run_dir = planned(tmp_path / "run", store, tile_size=tile_size)
-    report = run(run_dir, store, workers=workers)
+    report = run(run_dir, store, team=Team(workers))
     assert decided(run_dir).equals(reference)
     assert report.pairs == 12
     assert read_rows(run_dir)["worker"].n_unique() <= workers
@@ -127,7 +127,7 @@ def test_a_run_that_is_done_does_nothing(store: CohortStore, tmp_path: Path) -> 
     run_dir = planned(tmp_path / "run", store)
     run(run_dir, store)
     before, events = stamps(run_dir), read_events(run_dir)
-    report = run(run_dir, store, workers=2)  # and starts no workers
+    report = run(run_dir, store, team=Team(2))  # and starts no workers
     assert (report.pairs, report.already_done, report.pairs_per_hour) == (0, 12, None)
     assert stamps(run_dir) == before
     assert read_events(run_dir) == events
@@ -253,7 +253,7 @@ def test_a_grid_too_small_for_the_method_is_told_in_each_row(tmp_path: Path, wor
         volume = smooth_volume((12, 12, 12), seed)[0, 0].numpy()
         store.commit(Subject(subject_id, volume), {"source": None})
     run_dir = planned(tmp_path / "run", store)
-    assert run(run_dir, store, workers=workers).failed == 2
+    assert run(run_dir, store, team=Team(workers)).failed == 2
     rows = read_rows(run_dir)
     assert set(rows["status"]) == {"E_METHOD"}
     assert all("at least 16 voxels" in message for message in rows["message"])
@@ -285,10 +285,10 @@ def test_a_tile_that_kills_its_workers_stops_the_run(
     store: CohortStore, tmp_path: Path, monkeypatch
 ) -> None:
     run_dir = planned(tmp_path / "run", store, "unordered", tile_size=8)
-    monkeypatch.setattr("cohort.engine.cluster._run_tile_here", _die)
-    tile = Tile("00000-00000", (("sub-00", "sub-01"),))
+    monkeypatch.setattr("cohort.engine.cluster.crew.run_tile_here", _die)
+    monkeypatch.setattr("cohort.engine.dispatch._ATTEMPTS_IN_ALL", 3)  # it takes seconds each
     with pytest.raises(SchedulerError, match="died 3 times over tile 00000-00000") as caught:
-        list(run_on_workers(run_dir, store.path, [tile], 1))
+        run(run_dir, store, team=Team(1))
     assert (caught.value.code, caught.value.exit_code) == ("E_WORKER", 5)
     assert "sub-00, sub-01" in caught.value.message
 

@@ -9,7 +9,7 @@ from small_cohort import GRID, half_written, labels, volume
 
 from cohort.data.geometry import Grid
 from cohort.data.store import CohortStore, Subject
-from cohort.errors import SubjectError, UsageError
+from cohort.errors import StorageError, SubjectError, UsageError
 
 # more than one slab, and a last one that is not full
 TALL = Grid.axis_aligned((19, 6, 5), (1.0, 2.0, 3.0), (0, 0, 0))
@@ -133,6 +133,17 @@ def test_only_a_store_is_opened_and_only_an_empty_folder_becomes_one(store, tmp_
     (tmp_path / "full" / "thesis.tex").write_text("")
     with pytest.raises(UsageError, match=r"not empty .it holds thesis\.tex"):
         CohortStore.create(tmp_path / "full", GRID, settings={})
+
+
+def test_documents_get_their_folders_but_no_store_that_is_gone(store, tmp_path):
+    store.place.write("features/x/a.safetensors", b"1")
+    assert store.place.read("features/x/a.safetensors") == b"1"
+    store.path.rename(tmp_path / "moved")
+    with pytest.raises(StorageError, match=r"No such file"):
+        store.place.write("features/x/a.safetensors", b"2")
+    with pytest.raises(StorageError, match=r"No such file"):
+        store.quarantine("b", "E_X", "x", "")
+    assert not store.path.exists()
 
 
 def test_creating_goes_on_where_it_was_interrupted(tmp_path):

@@ -3,7 +3,7 @@
 import errno
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -13,13 +13,15 @@ from helpers import tiny_cohort
 from small_run import damage, decided, part_names, planned
 
 from cohort.data.store import CohortStore
-from cohort.engine.plan import Tile, tiles_of
+from cohort.engine.plan import tiles_of
 from cohort.engine.regenerate import regenerate_pair
 from cohort.engine.results import pair_key, part_path, read_rows
+from cohort.engine.subjects import Budgets
 from cohort.engine.tile import run_tile
+from cohort.engine.tiles import Tile
 from cohort.engine.workbench import Workbench
 from cohort.errors import StorageError, SubjectError
-from triton_reg import Displacement
+from triton_reg import Result
 
 
 @pytest.fixture
@@ -44,13 +46,13 @@ def work(run_dir: Path) -> pl.DataFrame:
 
 def failing_for(
     pair: tuple[str, str], error: Exception
-) -> Callable[[Workbench, str, str], Displacement]:
-    register = Workbench.register
+) -> Callable[[Workbench, Sequence[tuple[str, str]]], list[Result]]:
+    register_many = Workbench.register_many
 
-    def patched(self: Workbench, fixed: str, moving: str) -> Displacement:
-        if (fixed, moving) == pair:
+    def patched(self: Workbench, pairs: Sequence[tuple[str, str]]) -> list[Result]:
+        if pair in pairs:
             raise error
-        return register(self, fixed, moving)
+        return register_many(self, pairs)
 
     return patched
 
@@ -78,7 +80,7 @@ def test_a_tile_becomes_a_part_with_a_row_a_pair(run_dir: Path) -> None:
 def test_a_committed_tile_is_left_alone(run_dir: Path, monkeypatch) -> None:
     work(run_dir)
     before = part_path(run_dir, only_tile(run_dir).tile_id).stat().st_mtime_ns
-    monkeypatch.setattr(Workbench, "register", failing_for(("", ""), AssertionError()))
+    monkeypatch.setattr(Workbench, "register_many", failing_for(("", ""), AssertionError()))
     report = run_tile(Workbench.open(run_dir), only_tile(run_dir))
     assert (report.pairs, report.failed, report.seconds) == (6, 0, {})
     assert part_path(run_dir, report.tile_id).stat().st_mtime_ns == before
@@ -98,7 +100,7 @@ def test_a_pair_that_fails_is_a_row_and_the_others_go_on(
     run_dir: Path, monkeypatch, error: Exception, status: str, message: str
 ) -> None:
     pair = ("sub-00", "sub-02")
-    monkeypatch.setattr(Workbench, "register", failing_for(pair, error))
+    monkeypatch.setattr(Workbench, "register_many", failing_for(pair, error))
     rows = work(run_dir)
     (failed,) = rows.filter(pl.col("status") != "ok").iter_rows(named=True)
     assert (failed["fixed"], failed["moving"], failed["status"]) == (*pair, status)
@@ -153,10 +155,10 @@ def test_rows_do_not_depend_on_how_many_subjects_are_kept(
     work(run_dir)
     other = planned(tmp_path / "other", store, tile_size=3)
     workbench = Workbench.open(other)
-    workbench.cache_bytes = cache_bytes
+    workbench.budgets = Budgets(cache_bytes)
     run_tile(workbench, only_tile(other))
     assert decided(other).equals(decided(run_dir))
-    assert len(workbench._cache) == (3 if cache_bytes == 10**9 else 2)
+    assert len(workbench.subjects) == (3 if cache_bytes == 10**9 else 2)
 
 
 def test_threads_are_given_back(run_dir: Path) -> None:

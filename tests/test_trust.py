@@ -15,7 +15,8 @@ from cohort.config.method import method_config
 from cohort.data.store import CohortStore
 from cohort.engine.plan import PlanSettings, open_run
 from cohort.engine.results import read_rows, summarise
-from cohort.engine.run import run
+from cohort.engine.run import DriverOptions, run
+from cohort.engine.team import Team
 from cohort.engine.workbench import Workbench
 from cohort.errors import UsageError
 from triton_reg import NetworkFeatures, VoxelOpt
@@ -126,7 +127,7 @@ def test_a_report_without_trust_has_numbers_and_says_why_there_are_no_pictures(
 ) -> None:
     run_dir = tmp_path / "run"
     open_run(run_dir, store, settings)
-    run(run_dir, store, trust_code=True)
+    run(run_dir, store, options=DriverOptions(trust_code=True))
     page = run_dir / "report" / "index.html"
     assert command("report", run_dir).exit_code == 0
     plain = page.read_text()
@@ -150,7 +151,7 @@ def test_a_file_that_changed_since_the_plan_stops_the_run(
         open_run(run_dir, store, settings)
     assert caught.value.code == "E_PLAN_MISMATCH"
     with pytest.raises(UsageError, match="a file that they name has changed") as caught:
-        run(run_dir, store, trust_code=True)
+        run(run_dir, store, options=DriverOptions(trust_code=True))
     assert caught.value.code == "E_PLAN_MISMATCH"
     assert not list((run_dir / "parts").iterdir())
 
@@ -171,6 +172,6 @@ def test_workers_are_as_trusting_as_their_driver(
 ) -> None:
     open_run(tmp_path / "run", store, settings)
     with pytest.raises(UsageError, match="--trust-code"):
-        run(tmp_path / "run", store, workers=1)
-    run(tmp_path / "run", store, workers=1, trust_code=True)
+        run(tmp_path / "run", store, team=Team(1))
+    run(tmp_path / "run", store, team=Team(1), options=DriverOptions(trust_code=True))
     assert summarise(read_rows(tmp_path / "run")).ok == 6

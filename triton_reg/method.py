@@ -1,10 +1,11 @@
 """The contract that every registration method keeps, and the two-line way to use one."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from triton_reg.displacement import Displacement
@@ -35,6 +36,14 @@ class Result:
 
     displacement: Displacement
     extras: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def of(self, row: int) -> "Result":
+        """The result of one pair, with a batch of one."""
+        own, part = self.displacement, slice(row, row + 1)
+        return Result(
+            replace(own, vectors=own.vectors[part]),
+            {name: one[part] for name, one in self.extras.items()},
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +80,24 @@ class Prompts:
         """The prompts of one pair, with a batch of one."""
         own = (one if one is None else one[row : row + 1] for one in vars(self).values())
         return Prompts(*own)
+
+    @staticmethod
+    def together(pairs: Sequence["Prompts"]) -> "Prompts":
+        """Prompts of several pairs as one; where keypoints are fewer, NaN stands for the rest.
+
+        Raises:
+            ValueError: if some pairs have a kind that others lack.
+        """
+        parts = {}
+        for name in vars(pairs[0]):
+            own = [one for pair in pairs if (one := getattr(pair, name)) is not None]
+            if own and len(own) < len(pairs):
+                raise ValueError(f"Prompts: needs {name} of all {len(pairs)} pairs or of none")
+            if own and name.endswith("keypoints"):
+                most = max(one.shape[1] for one in own)
+                own = [F.pad(one, (0, 0, 0, most - one.shape[1]), value=torch.nan) for one in own]
+            parts[name] = torch.cat(own) if own else None
+        return Prompts(**parts)
 
 
 class Method(Protocol):

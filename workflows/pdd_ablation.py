@@ -26,6 +26,7 @@ from cohort.data.store import CohortStore
 from cohort.engine.plan import PlanSettings, open_run
 from cohort.engine.results import read_rows
 from cohort.engine.run import run
+from cohort.engine.team import Team
 from cohort.report.statistics.design import PairDesign
 from cohort.report.statistics.paired import compare_pairs, holm
 
@@ -95,7 +96,7 @@ def fold_rows(
         settings = ["features=obelisk", f"weights={model}", *settings]
     run_dir = asked.out / variant / fold
     open_run(run_dir, store, PlanSettings(method_config("pdd_net", None, settings), str(table)))
-    run(run_dir, store, workers=asked.workers)
+    run(run_dir, store, team=Team(asked.workers))
     return (
         read_rows(run_dir)
         .filter(status="ok")

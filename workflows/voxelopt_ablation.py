@@ -23,6 +23,7 @@ from cohort.data.store import CohortStore
 from cohort.engine.plan import PlanSettings, open_run
 from cohort.engine.results import read_rows, summarise
 from cohort.engine.run import run
+from cohort.engine.team import Team
 
 # each iteration pulls about three times harder, on from the six of the released code
 COUPLINGS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
@@ -69,7 +70,7 @@ def main() -> None:
         run_dir = asked.out / "-".join(map(str, variant))
         settings = PlanSettings(variant.method(asked.set), asked.pairs, metrics=("surface",))
         open_run(run_dir, store, settings)
-        run(run_dir, store, workers=asked.workers)
+        run(run_dir, store, team=Team(asked.workers))
         rows = read_rows(run_dir)
         summary = summarise(rows)
         measured = {

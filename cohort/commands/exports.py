@@ -9,7 +9,7 @@ from cohort import terminal
 from cohort.commands.export_text import say_applied, say_exported
 from cohort.engine.workbench import Workbench
 from cohort.errors import UsageError
-from cohort.options import Fixed, Json, Moving, Run, StoreMoved, TrustCode, Via
+from cohort.options import Fixed, Json, Kept, Moving, Run, StoreMoved, TrustCode, Via, local_path
 from cohort.studies.apply import Applied, Task, apply_to_all
 from cohort.studies.apply import apply as apply_one
 from cohort.studies.export import FORMATS, export
@@ -46,8 +46,12 @@ def apply_command(
         Path | None, typer.Option(help="NIfTI file whose grid to write. [default: the subject's]")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="File, or folder without --fixed. [default: named so]")
+        Path | None,
+        typer.Option(
+            parser=local_path, help="File, or folder without --fixed. [default: named so]"
+        ),
     ] = None,
+    kept: Kept = False,
     store: StoreMoved = None,
     trust_code: TrustCode = False,
     json: Json = False,
@@ -60,10 +64,12 @@ def apply_command(
     task = _task(volume, labels, points, like, interpolation)
     workbench = Workbench.open(run_dir, store, trust_code=trust_code)
     if fixed is None:
+        if kept:
+            raise UsageError("E_PAIRS", "need --fixed with --kept")
         _apply_to_all(workbench, moving, task, inverse, via, out, json)
         return
     moving = moving or _only_moving(workbench)
-    route = Route(fixed, moving, tuple(via or ()), inverse)
+    route = Route(fixed, moving, tuple(via or ()), inverse, kept)
     onto, of = (moving, fixed) if inverse else (fixed, moving)
     applied = apply_one(workbench, route, task, out or Path(task.default_name(onto, of)))
     if json:
@@ -75,7 +81,9 @@ def apply_command(
 def export_command(
     run_dir: Run,
     to: Annotated[str, typer.Option(help=f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}.")],
-    out: Annotated[Path, typer.Option(help="Folder; several pairs may share it.")],
+    out: Annotated[
+        Path, typer.Option(parser=local_path, help="Folder; several pairs may share it.")
+    ],
     fixed: Annotated[str, typer.Option(help="The fixed subject.")],
     moving: Moving = None,
     inverse: Annotated[
@@ -85,6 +93,7 @@ def export_command(
     jacobian: Annotated[
         bool, typer.Option("--jacobian", help="Also a map of the change of volume; nifti has it.")
     ] = False,
+    kept: Kept = False,
     store: StoreMoved = None,
     trust_code: TrustCode = False,
     json: Json = False,
@@ -97,7 +106,7 @@ def export_command(
     if to not in FORMATS:
         raise UsageError("E_EXPORT", f"--to is {to!r}; need one of {', '.join(FORMATS)}")
     workbench = Workbench.open(run_dir, store, trust_code=trust_code)
-    route = Route(fixed, moving or _only_moving(workbench), tuple(via or ()), inverse)
+    route = Route(fixed, moving or _only_moving(workbench), tuple(via or ()), inverse, kept)
     exported = export(workbench, route, to, out, jacobian=jacobian)
     if json:
         terminal.say_json({**exported.facts, "record": exported.record})

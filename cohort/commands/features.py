@@ -13,7 +13,7 @@ from cohort.data.store import CohortStore
 from cohort.engine.discrimination import compare_features, overlap_of_run, spread
 from cohort.engine.spec import RunSpec
 from cohort.errors import UsageError
-from cohort.options import Json, Store, TrustCode
+from cohort.options import Json, Store, TrustCode, local_path
 from cohort.report.entropy_figure import entropy_figure
 from triton_reg import FeatureExtractor
 
@@ -22,7 +22,9 @@ _COMPARED = ["features=local", "features=mind", "features=intensity"]
 
 def features(
     store: Store,
-    out: Annotated[Path, typer.Argument(help="Folder for tables and maps.")] = Path("features"),
+    out: Annotated[
+        Path, typer.Argument(parser=local_path, help="Folder for tables and maps.")
+    ] = Path("features"),
     compare: Annotated[
         list[str] | None,
         typer.Option(

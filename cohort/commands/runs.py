@@ -1,43 +1,56 @@
-"""Commands on runs: ``plan``, ``register``, ``status``, ``report``."""
+"""Commands that make runs: ``plan``, ``register``."""
 
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
 from cohort import terminal
-from cohort.commands.status_text import status_rows
+from cohort.commands.crew import device_of, team_of
+from cohort.commands.planning import (
+    estimate_facts,
+    estimate_rows,
+    estimates_of,
+    is_worth_a_trial,
+    with_trial,
+)
 from cohort.config.method import MethodConfig, method_config
 from cohort.data.store import CohortStore
-from cohort.engine.cluster import check_dashboard
-from cohort.engine.events import pairs_per_hour
+from cohort.engine.cluster.workers import check_dashboard
 from cohort.engine.families import families_of
 from cohort.engine.plan import PlanSettings, open_run
-from cohort.engine.progress import RunProgress, progress_of
 from cohort.engine.results import read_rows, summarise
-from cohort.engine.run import RunReport, run
-from cohort.errors import UsageError
+from cohort.engine.run import DriverOptions, RunReport, run
 from cohort.options import (
     Assignments,
     AtlasLabels,
+    Batch,
     Config,
     Dashboard,
+    Gpus,
+    HourlyPrice,
+    InsecureNetwork,
     Json,
+    KeepDisplacements,
+    KeepFeatures,
     KeepUncertainty,
     MethodName,
     Metrics,
+    OnDevice,
     Pairs,
+    PairTimeout,
+    RetryFailed,
     Run,
+    Scheduler,
+    SchedulerFile,
     Seed,
+    Steal,
     Store,
     TileSize,
+    Trial,
     TrustCode,
     Workers,
     worker_count,
 )
-from cohort.report.compare_text import notes, runs_table
-from cohort.report.page import is_current, write_report
-from cohort.report.written import has_run_tables, write_comparison, write_run_tables
 
 
 def plan(
@@ -50,22 +63,47 @@ def plan(
     assignments: Assignments = None,
     metrics: Metrics = None,
     keep_uncertainty: KeepUncertainty = None,
+    keep_displacements: KeepDisplacements = None,
     seed: Seed = None,
     tile_size: TileSize = None,
+    device: OnDevice = None,
+    workers: Workers = None,
+    trial: Trial = True,
+    hourly_price: HourlyPrice = None,
     trust_code: TrustCode = False,
     json: Json = False,
 ) -> None:
-    """Write down which pairs a run will register, and how, before it begins."""
-    chosen = _method(method, config, assignments)
-    families = None if metrics is None else families_of(metrics)
+    """Write down which pairs a run will register, and how, and say what it will take.
+
+    Some pairs are tried for that, for up to a minute.
+    """
+    here = worker_count(workers)
     settings = PlanSettings(
-        chosen, pairs, seed, tile_size, trust_code, atlas_labels, families, keep_uncertainty
+        method=_method(method, config, assignments),
+        pairs=pairs,
+        seed=seed,
+        tile_size=tile_size,
+        trust_code=trust_code,
+        atlas_labels=atlas_labels,
+        metrics=None if metrics is None else families_of(metrics),
+        keep_uncertainty=keep_uncertainty,
+        keep_displacements=keep_displacements,
+        device=device_of(device, here=trial),
+        workers=here,
     )
-    spec = open_run(run_dir, CohortStore.open(store), settings)
+    opened = CohortStore.open(store)
+    if trial:
+        settings = with_trial(run_dir, opened, settings, here=here, quiet=json)
+    spec = open_run(run_dir, opened, settings)
+    estimates = estimates_of(run_dir, spec, here) if spec.measured else []
     if json:
-        terminal.say_json(spec.model_dump(mode="json", exclude_none=True))
-    else:
-        terminal.say_plan(run_dir, spec)
+        document = spec.model_dump(mode="json", exclude_none=True)
+        terminal.say_json({**document, "estimates": estimate_facts(estimates, hourly_price)})
+        return
+    terminal.say_plan(run_dir, spec)
+    if estimates:
+        title = f"expected, from {spec.measured.pairs} pairs tried here" if spec.measured else ""
+        terminal.say_columns(title, *estimate_rows(estimates, hourly_price))
 
 
 def register(
@@ -78,10 +116,21 @@ def register(
     assignments: Assignments = None,
     metrics: Metrics = None,
     keep_uncertainty: KeepUncertainty = None,
+    keep_displacements: KeepDisplacements = None,
     seed: Seed = None,
     tile_size: TileSize = None,
+    device: OnDevice = None,
     trust_code: TrustCode = False,
     workers: Workers = None,
+    gpus: Gpus = None,
+    scheduler: Scheduler = None,
+    scheduler_file: SchedulerFile = None,
+    insecure_network: InsecureNetwork = False,
+    batch: Batch = None,
+    keep_features: KeepFeatures = False,
+    pair_timeout: PairTimeout = None,
+    retry_failed: RetryFailed = False,
+    steal: Steal = False,
     dashboard: Dashboard = False,
     json: Json = False,
 ) -> None:
@@ -89,16 +138,27 @@ def register(
 
     Makes the plan if there is none. Stop it at any time: what was committed is kept.
     """
+    team = team_of(workers, gpus, scheduler or scheduler_file, insecure_network)
     if dashboard:
-        check_dashboard(worker_count(workers))
+        check_dashboard(team)
     opened = CohortStore.open(store)
-    chosen = _method(method, config, assignments)
-    families = None if metrics is None else families_of(metrics)
     settings = PlanSettings(
-        chosen, pairs, seed, tile_size, trust_code, atlas_labels, families, keep_uncertainty
+        method=_method(method, config, assignments),
+        pairs=pairs,
+        seed=seed,
+        tile_size=tile_size,
+        trust_code=trust_code,
+        atlas_labels=atlas_labels,
+        metrics=None if metrics is None else families_of(metrics),
+        keep_uncertainty=keep_uncertainty,
+        keep_displacements=keep_displacements,
+        device=device_of(device, team, here=team.scheduler is None),
+        workers=max(team.size, 1),
     )
+    if team.scheduler is None and is_worth_a_trial(opened, settings):
+        settings = with_trial(run_dir, opened, settings, here=team.size, quiet=json)
     spec = open_run(run_dir, opened, settings)
-    count = min(worker_count(workers), spec.n_tiles)
+    team = team.no_more_than(spec.n_tiles)
     with terminal.progress_bar("registering", quiet=json) as update:
 
         def progress(report: RunReport, total: int) -> None:
@@ -107,10 +167,12 @@ def register(
         report = run(
             run_dir,
             opened,
-            workers=count,
-            trust_code=trust_code,
+            team=team,
             progress=progress,
             on_dashboard=terminal.say_dashboard if dashboard else None,
+            options=DriverOptions(
+                steal, retry_failed, pair_timeout, batch, trust_code, keep_features
+            ),
         )
     summary = summarise(read_rows(run_dir))
     if json:
@@ -118,89 +180,6 @@ def register(
     else:
         terminal.say_run(run_dir, report, summary)
     raise typer.Exit(1 if summary.failed else 0)
-
-
-def status(
-    run_dir: Run,
-    watch: Annotated[
-        bool, typer.Option("--watch", help="Keep telling until the run is done or Ctrl-C.")
-    ] = False,
-    json: Json = False,
-) -> None:
-    """Say how far a run is: rate, time left, failures, slowest subjects, disk."""
-    if watch and json:
-        raise UsageError("E_USAGE", "--watch is for people, --json for machines; need one of them")
-    if watch:
-        terminal.watch(str(run_dir), lambda: _watched(progress_of(run_dir)))
-        return
-    found = progress_of(run_dir)
-    if json:
-        facts = {name: value for name, value in vars(found).items() if name != "summary"}
-        terminal.say_json({**facts, **terminal.as_json(found.summary)})
-    else:
-        terminal.say_table(str(run_dir), status_rows(found))
-
-
-def report(
-    run_dirs: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="The folder of the run, or of several.")
-    ],
-    store: Annotated[
-        Path | None, typer.Option(help="Where the store is now, if it has moved.")
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Folder for a comparison. [default: report/compare in the first run]"),
-    ] = None,
-    trust_code: TrustCode = False,
-    json: Json = False,
-) -> None:
-    """Write the report of a run, one page that opens without a network, and print its numbers.
-
-    Several runs are compared with the first, on the pairs that all of them registered.
-    """
-    if len(run_dirs) > 1:
-        _report_comparison(run_dirs, store, out or run_dirs[0] / "report" / "compare", json)
-    elif out is not None:
-        raise UsageError("E_COMPARE", "--out is the folder of a comparison: name two runs or more")
-    else:
-        _report_one(run_dirs[0], store, trust_code, json)
-
-
-def _report_one(run_dir: Path, store: Path | None, trust_code: bool, json: bool) -> None:
-    page, tables = run_dir / "report" / "index.html", run_dir / "report" / "tables"
-    if not (is_current(run_dir, store, trust_code=trust_code) and has_run_tables(run_dir)):
-        with terminal.progress_bar("reporting", quiet=json) as update:
-
-            def progress(done: int, all_: int) -> None:
-                update(done, all_, 0)
-
-            tables = write_run_tables(run_dir, store)  # first, as the page vouches for them
-            page = write_report(run_dir, store, trust_code=trust_code, progress=progress)
-    summary, rate = summarise(read_rows(run_dir)), pairs_per_hour(run_dir)
-    if json:
-        document = {"report": page, "tables": tables, "pairs_per_hour": rate}
-        terminal.say_json({**document, **terminal.as_json(summary)})
-    else:
-        terminal.say_report(page, summary, rate)
-
-
-def _report_comparison(run_dirs: list[Path], store: Path | None, out: Path, json: bool) -> None:
-    comparison = write_comparison(run_dirs, out, store)
-    if json:
-        terminal.say_json({
-            "report": out / "index.html",
-            "pairs": len(comparison.runs[0].pairs),
-            "notes": notes(comparison),
-            "measures": comparison.measures.to_dicts(),
-        })  # fmt: skip
-    else:
-        titles, rows = runs_table(comparison)
-        terminal.say_comparison(out / "index.html", titles, rows, notes(comparison))
-
-
-def _watched(progress: RunProgress) -> tuple[dict[str, object], bool]:
-    return status_rows(progress), progress.left > 0
 
 
 def _method(

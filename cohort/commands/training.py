@@ -10,7 +10,7 @@ from cohort import terminal
 from cohort.config.training import training_config
 from cohort.data.store import CohortStore
 from cohort.errors import UsageError
-from cohort.options import Config, Json, Store
+from cohort.options import Config, Json, Store, local_path
 from cohort.report.training import write_training_report
 from cohort.studies.train import News, Trained, train
 from cohort.studies.training_plan import TrainingTask
@@ -21,7 +21,9 @@ _DEVICES = ("cpu", "cuda")
 
 def train_command(
     store: Store,
-    out: Annotated[Path, typer.Argument(help="Folder for models, scores and the report.")],
+    out: Annotated[
+        Path, typer.Argument(parser=local_path, help="Folder for models, scores and the report.")
+    ],
     method: Annotated[
         str, typer.Option("--method", help="What is trained: pdd_net or dio.")
     ] = "pdd_net",

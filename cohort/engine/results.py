@@ -7,10 +7,11 @@ from typing import Any
 
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from cohort.data.storage import is_storage_fault, storage_error, write_once
-from cohort.errors import StorageError
+from cohort.data.storage import write_once
+from cohort.engine.manifest import load_manifest
+from cohort.engine.parts import loose_tiles, read_compacted, read_part
+from cohort.engine.seal import sealed_parquet
 from triton_reg.metrics.deformation import DeformationMeasures
 
 _SCORES = pa.map_(pa.int32(), pa.float64())
@@ -121,8 +122,13 @@ def part_path(run_dir: Path, tile_id: str) -> Path:
 
 
 def committed_tiles(run_dir: Path) -> set[str]:
-    """Ids of the tiles that need no more work."""
-    return {path.stem for path in (run_dir / "parts").glob("*.parquet")}
+    """Ids of the tiles that need no more work.
+
+    Raises:
+        StorageError: if the run's folder or its manifest cannot be read.
+    """
+    loose = loose_tiles(run_dir)  # first: a part is removed only when the manifest names its tile
+    return load_manifest(run_dir).tiles | set(loose)
 
 
 def commit_part(run_dir: Path, tile_id: str, rows: list[dict[str, Any]]) -> bool:
@@ -135,9 +141,12 @@ def commit_part(run_dir: Path, tile_id: str, rows: list[dict[str, Any]]) -> bool
         StorageError: ``E_STORAGE`` if the file system refuses; nothing half-written stays.
     """
     table = pa.Table.from_pylist(rows, schema=SCHEMA)
-    content = pa.BufferOutputStream()
-    pq.write_table(table, content, compression="zstd", write_page_checksum=True)
-    return write_once(part_path(run_dir, tile_id), content.getvalue().to_pybytes())
+    return commit_table(run_dir, tile_id, table)
+
+
+def commit_table(run_dir: Path, tile_id: str, table: pa.Table) -> bool:
+    """Like :func:`commit_part`, for rows that are a table already."""
+    return write_once(part_path(run_dir, tile_id), sealed_parquet(table))
 
 
 def read_rows(run_dir: Path) -> pl.DataFrame:
@@ -155,41 +164,22 @@ def read_table(run_dir: Path, columns: list[str] | None = None) -> pa.Table:
     """All committed rows of a run, or some of their columns, part by part.
 
     Raises:
-        StorageError: ``E_PART`` naming the part that is damaged; ``E_STORAGE`` if the file system
-            cannot read it.
+        StorageError: ``E_PART`` naming the part that is damaged, ``E_MANIFEST`` if it is the list
+            of compacted ones; ``E_STORAGE`` if the file system cannot read it.
     """
     schema = SCHEMA if columns is None else pa.schema([SCHEMA.field(name) for name in columns])
-    parts = [_read_part(path, schema) for path in sorted((run_dir / "parts").glob("*.parquet"))]
-    # first a table with every column: what no part holds is null
-    return pa.concat_tables([schema.empty_table(), *parts], promote_options="default")
-
-
-def _read_part(path: Path, schema: pa.Schema) -> pa.Table:
-    """The columns in which a part holds a value: most hold few, and each takes its time."""
-    try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as part:
-            filled = _filled_columns(part.metadata)
-            there = [field for field in schema if field.name in filled]
-            if not there:  # rows of nothing but null are rows too
-                nulls = [pa.nulls(part.metadata.num_rows, field.type) for field in schema]
-                return pa.table(nulls, schema=schema)
-            table = part.read([field.name for field in there], use_threads=False)
-            return table.cast(pa.schema(there))
-    except (pa.ArrowException, OSError) as error:
-        if isinstance(error, OSError) and is_storage_fault(error):
-            raise storage_error(path, error) from error
-        message = f"{path} is damaged ({error}); delete it and run the same command again"
-        raise StorageError("E_PART", message) from error
-
-
-def _filled_columns(facts: pq.FileMetaData) -> set[str]:
-    groups = [facts.row_group(index) for index in range(facts.num_row_groups)]
-    columns = [group.column(index) for group in groups for index in range(group.num_columns)]
-    return {
-        column.path_in_schema.partition(".")[0]
-        for column in columns
-        if column.statistics is None or column.statistics.null_count != column.num_values
-    }
+    while True:
+        loose = loose_tiles(run_dir)  # first, see :func:`committed_tiles`
+        manifest = load_manifest(run_dir)
+        compacted = manifest.tiles
+        paths = [part_path(run_dir, tile) for tile in loose if tile not in compacted]
+        try:
+            parts = [read_compacted(run_dir, file, schema) for file in manifest.files if file.tiles]
+            parts += [read_part(path, schema) for path in paths]
+        except FileNotFoundError:  # compacted in the meantime
+            continue
+        # first a table with every column: what no part holds is null
+        return pa.concat_tables([schema.empty_table(), *parts], promote_options="default")
 
 
 def summarise(rows: pl.DataFrame) -> Summary:

@@ -1,25 +1,55 @@
 """The driver of a run: which tiles are left, who works on them, what happened when."""
 
-import fcntl
-import os
-import socket
+import re
+import signal
 import time
-from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 
-from cohort.data.storage import TEMPORARY, storage_error
 from cohort.data.store import CohortStore
-from cohort.engine.cluster import check_dashboard, run_on_workers
+from cohort.engine.budgets import subjects_at_hand
+from cohort.engine.cluster.workers import check_dashboard, run_on_workers
+from cohort.engine.compaction import compact
 from cohort.engine.events import log_event
-from cohort.engine.plan import Tile, tiles_of
+from cohort.engine.leftovers import sweep_run
+from cohort.engine.lock import Lease, only_driver
+from cohort.engine.opening import Opening
+from cohort.engine.plan import tiles_of
 from cohort.engine.results import committed_tiles
+from cohort.engine.retry import set_aside_failed
+from cohort.engine.run_copy import keep_copy
 from cohort.engine.spec import RunSpec
+from cohort.engine.stop import Stopped, forget_stop, is_stopped, signals_answered
+from cohort.engine.team import PLAIN, Team
 from cohort.engine.tile import TileReport, run_tile
-from cohort.engine.workbench import Workbench
-from cohort.errors import RunActiveError
+from cohort.engine.tiles import Tiles, panel_width
+
+_TILE_ID = re.compile(r"\d{5,}-\d{5,}")
+
+
+@dataclass(frozen=True)
+class DriverOptions:
+    """What is asked of one driver; the plan knows nothing of it.
+
+    Attributes:
+        steal: take the run from a driver that holds it.
+        retry_failed: do tiles again in which a pair failed.
+        pair_timeout_s: how long a pair may take on a worker process; None for 20 times the median
+            of the worker's pairs, and at least 120 s.
+        batch: pairs that are registered at once, which no result depends on; None for what the
+            device takes.
+        trust_code: whether code that the method's settings name may be run.
+        keep_features: keep features in the store, for later runs by the same method.
+    """
+
+    steal: bool = False
+    retry_failed: bool = False
+    pair_timeout_s: float | None = None
+    batch: int | None = None
+    trust_code: bool = False
+    keep_features: bool = False
 
 
 @dataclass
@@ -49,68 +79,108 @@ def run(
     run_dir: Path,
     store: CohortStore,
     *,
-    workers: int = 0,
-    trust_code: bool = False,
+    team: Team = PLAIN,
     progress: Callable[[RunReport, int], None] | None = None,
     on_dashboard: Callable[[str], None] | None = None,
+    options: DriverOptions = DriverOptions(),
 ) -> RunReport:
     """Work on every tile of a planned run that has no part yet.
 
     Args:
         run_dir: the run; its plan exists.
         store: the cohort, which may have moved since the plan was made.
-        workers: local worker processes; 0 for a plain loop in this one.
-        trust_code: whether code that the method's settings name may be run.
+        team: who works on it; a plain loop in this process.
         progress: called with the report so far and the pairs of the whole run, at the start and
             after each tile.
         on_dashboard: if given, the workers' dashboard is served while they work, and this is called
             with its address.
+        options: what else is asked of this driver.
 
     Raises:
+        Stopped: if it was stopped by a signal or by ``RUN/STOP``; the same call goes on from there.
         RunActiveError: ``E_ACTIVE`` if another driver works on the run.
-        UsageError: as :meth:`cohort.engine.workbench.Workbench.open` does, or
-            :func:`cohort.engine.cluster.check_dashboard`.
+        UsageError: as :meth:`cohort.engine.workbench.Workbench.open` does, or as
+            :func:`cohort.engine.cluster.workers.run_on_workers`.
         StorageError, SchedulerError: the run stops; the same call goes on from there.
     """
     spec = RunSpec.load(run_dir)
-    with _only_driver(run_dir):
-        done, report = committed_tiles(run_dir), RunReport()
-        left = [tile for tile in tiles_of(run_dir, spec) if tile.tile_id not in done]
-        report.already_done = spec.n_pairs - sum(len(tile.pairs) for tile in left)
+    with only_driver(run_dir, steal=options.steal) as lease:
+        tiles = _left(run_dir, spec, lease, team, retry_failed=options.retry_failed)
+        report = RunReport(already_done=spec.n_pairs - tiles.n_pairs)
         say = progress or (lambda report, pairs: None)
         say(report, spec.n_pairs)
-        if not left:
+        if not len(tiles):
+            compact(run_dir)
             return report
-        log_event(run_dir, "run_started", workers=workers, pairs=spec.n_pairs - report.already_done)
-        start = time.perf_counter()
+        facts = {"workers": team.size, "pairs": tiles.n_pairs, "epoch": lease.epoch}
+        log_event(run_dir, "run_started", **facts)
+        start, done = time.perf_counter(), 0
+        opening = Opening(
+            run_dir=run_dir.resolve(),
+            store=store.address,
+            workers=max(team.size, 1),
+            batch=options.batch,
+            keep_features=options.keep_features,
+            trust_code=options.trust_code,
+            epoch=lease.epoch,
+            pair_timeout_s=options.pair_timeout_s,
+        )
+        work = _work(tiles, opening, team, on_dashboard)
         # closed, so that no worker is left when the lock is
-        work = _work(run_dir, store.path, left, workers, trust_code, on_dashboard)
-        with closing(work) as reports:
+        with signals_answered(run_dir) as signals, closing(work) as reports:
             for tile in reports:
+                lease.check()
                 _add(report, tile)
+                done += 1
                 report.elapsed_s = time.perf_counter() - start
                 log_event(run_dir, "tile_done", **asdict(tile))
                 say(report, spec.n_pairs)
+        if done < len(tiles):
+            log_event(run_dir, "run_stopped", pairs=report.pairs, failed=report.failed)
+            raise Stopped(signals[0] if signals else signal.SIGINT)
         log_event(run_dir, "run_finished", pairs=report.pairs, failed=report.failed)
+        compact(run_dir)
+        if not lease.stolen:
+            sweep_run(run_dir)  # what was set aside is committed anew
     return report
 
 
+def _left(run_dir: Path, spec: RunSpec, lease: Lease, team: Team, *, retry_failed: bool) -> Tiles:
+    """The tiles that are still to be done, after what earlier drivers left is cleared away."""
+    forget_stop(run_dir)
+    keep_copy(run_dir)
+    if not lease.stolen:  # else its writers may be alive
+        sweep_run(run_dir)
+    if retry_failed:
+        set_aside_failed(run_dir)
+    done = {tile for tile in committed_tiles(run_dir) if _TILE_ID.fullmatch(tile)}
+    subjects, workers = len(spec.subject_ids), max(team.size, 1)
+    fit = subjects_at_hand(spec.measured, workers) if spec.measured else subjects
+    return tiles_of(run_dir, spec, panel_width(subjects, workers, fit)).without(done)
+
+
 def _work(
-    run_dir: Path,
-    store_path: Path,
-    tiles: list[Tile],
-    workers: int,
-    trust_code: bool,
+    tiles: Tiles,
+    opening: Opening,
+    team: Team,
     on_dashboard: Callable[[str], None] | None,
 ) -> Generator[TileReport, None, None]:
-    if workers:
-        yield from run_on_workers(run_dir, store_path, tiles, workers, trust_code, on_dashboard)
+    """Reports of tiles until all are done or the run is stopped."""
+    if not team.is_plain:
+        yield from run_on_workers(tiles, opening, team, on_dashboard)
         return
     if on_dashboard:
-        check_dashboard(workers)
-    workbench = Workbench.open(run_dir, store_path, trust_code=trust_code)
-    for tile in tiles:
-        yield run_tile(workbench, tile)
+        check_dashboard(team)
+    workbench = opening.open()
+    for position in range(len(tiles)):
+        if is_stopped(opening.run_dir):
+            return
+        if position + 1 < len(tiles):
+            workbench.subjects.read_ahead(tiles.tile(position + 1).subject_ids)
+        try:
+            yield run_tile(workbench, tiles.tile(position), epoch=opening.epoch)
+        except Stopped:
+            return
 
 
 def _add(report: RunReport, tile: TileReport) -> None:
@@ -118,34 +188,3 @@ def _add(report: RunReport, tile: TileReport) -> None:
     report.failed += tile.failed
     for kind, seconds in tile.seconds.items():
         report.seconds[kind] = report.seconds.get(kind, 0.0) + seconds
-
-
-@contextmanager
-def _only_driver(run_dir: Path) -> Iterator[None]:
-    """Hold the run's lock; the system lets go of it when this process ends, however it ends."""
-    path = run_dir / "run.lock"
-    try:
-        file = path.open("a+")
-    except OSError as error:
-        raise storage_error(path, error) from error
-    with file as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            holder = lock.read().strip() or "another process"
-            message = f"{run_dir} is being worked on by {holder}; wait for it or stop it"
-            raise RunActiveError("E_ACTIVE", message) from None
-        lock.seek(0)
-        lock.truncate()
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        lock.write(f"process {os.getpid()} on {socket.gethostname()} since {now}")
-        lock.flush()
-        _sweep(run_dir)
-        yield
-
-
-def _sweep(run_dir: Path) -> None:
-    """Remove what writers that died left behind; the lock says that none is alive."""
-    for leftover in (run_dir / "parts").glob(f"{TEMPORARY}*"):
-        leftover.unlink(missing_ok=True)

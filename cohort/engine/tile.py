@@ -1,29 +1,44 @@
-"""What a worker does with one tile: register its pairs, measure them, commit their rows."""
+"""What a worker does with one tile: register its pairs, measure them, commit their rows.
+
+A pair that fails is a row with a code of its subject's fault, or one of these:
+
+- ``E_METHOD``: the method raised an error.
+- ``E_OOM``: there was not enough memory, not even for this pair alone with nothing else kept.
+- ``E_CRASH``: worker processes died over it, three times.
+- ``E_TIMEOUT``: it took longer than a pair may take.
+"""
 
 import logging
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from cohort.data.one_thread import one_thread
-from cohort.engine import uncertainty
+from cohort.data.storage import is_storage_fault, storage_error
+from cohort.engine.beside import Beside
+from cohort.engine.breadcrumbs import Blame, Breadcrumbs, Pair, sweep_crumbs
 from cohort.engine.convergence import convergence
 from cohort.engine.measure import measure_pair
-from cohort.engine.plan import Tile
+from cohort.engine.memory import in_less_memory, is_out_of_memory
+from cohort.engine.patience import once_more
 from cohort.engine.registered_pair import RegisteredPair
 from cohort.engine.results import commit_part, pair_key, part_path
+from cohort.engine.stop import Stopped, is_stopped
+from cohort.engine.tiles import Tile
+from cohort.engine.watchdog import Watchdog
 from cohort.engine.workbench import Workbench
 from cohort.errors import StorageError, SubjectError
 
 _LOG = logging.getLogger(__name__)
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -36,6 +51,7 @@ class TileReport:
         elapsed_s: from start to commit.
         worker: host and process.
         seconds: the time by kind: reading, preparing, registering, measuring, committing.
+        prepared: subjects that were not at hand.
     """
 
     tile_id: str
@@ -44,83 +60,158 @@ class TileReport:
     elapsed_s: float
     worker: str
     seconds: dict[str, float]
+    prepared: int = 0
 
 
-def run_tile(workbench: Workbench, tile: Tile, attempt: int = 1) -> TileReport:
+def run_tile(
+    workbench: Workbench,
+    tile: Tile,
+    attempt: int = 1,
+    *,
+    epoch: int = 0,
+    watchdog: Watchdog | None = None,
+) -> TileReport:
     """Register and measure a tile's pairs and commit their rows; a committed tile is left alone.
 
+    Args:
+        workbench: the open run.
+        tile: of the run.
+        attempt: how often its driver has given it out.
+        epoch: of that driver, see :mod:`cohort.engine.lock`.
+        watchdog: ends this process if a pair does not come to its end.
+
     Raises:
+        Stopped: if the run is to stop; nothing of the tile is kept.
         StorageError: if the store or the run's folder cannot be read or written.
     """
     start, before = time.perf_counter(), dict(workbench.seconds)
-    worker = f"{socket.gethostname()}-{os.getpid()}"
+    subjects = workbench.subjects
+    subjects.name(tile.subject_ids)
+    prepared = subjects.prepared
+    run_dir, worker = workbench.run_dir, f"{socket.gethostname()}-{os.getpid()}"
     failed = 0
-    if not part_path(workbench.run_dir, tile.tile_id).exists():
-        with one_thread(), torch.inference_mode():
-            kept: dict[tuple[str, str], dict[str, np.ndarray]] = {}
-            rows = [_row(workbench, *pair, kept) for pair in tile.pairs]
+    if not part_path(run_dir, tile.tile_id).exists():
+        kept = Beside()
+        rows = _rows_of_tile(workbench, tile, epoch, watchdog, kept)
         common = {"tile": tile.tile_id, "worker": worker, "attempt": attempt}
         failed = sum(row["status"] != "ok" for row in rows)
         with workbench.timed("commit_s"):
             # first, as the part vouches for all that belongs to its rows
-            uncertainty.keep(workbench.run_dir, tile.tile_id, kept)
-            commit_part(workbench.run_dir, tile.tile_id, [row | common for row in rows])
+            once_more(partial(kept.write, run_dir, tile.tile_id))
+            once_more(partial(commit_part, run_dir, tile.tile_id, [row | common for row in rows]))
+            sweep_crumbs(run_dir, [tile.tile_id])
     spent = {kind: s - before.get(kind, 0.0) for kind, s in workbench.seconds.items()}
     elapsed_s = time.perf_counter() - start
-    return TileReport(tile.tile_id, len(tile.pairs), failed, elapsed_s, worker, spent)
+    new = subjects.prepared - prepared
+    return TileReport(tile.tile_id, len(tile.pairs), failed, elapsed_s, worker, spent, new)
 
 
-def _row(
-    workbench: Workbench,
-    fixed: str,
-    moving: str,
-    kept: dict[tuple[str, str], dict[str, np.ndarray]],
-) -> dict[str, Any]:
-    """One pair's row, whatever happens to the pair; adds to what is kept beside the rows."""
-    spec = workbench.spec
+def _rows_of_tile(
+    workbench: Workbench, tile: Tile, epoch: int, watchdog: Watchdog | None, kept: Beside
+) -> list[Row]:
+    """A row for every pair, batch by batch; adds to what is kept beside the rows."""
+    rows: list[Row] = []
+    crumbs = Breadcrumbs(workbench.run_dir, tile.tile_id, epoch)
+    with closing(crumbs), one_thread(), torch.inference_mode():
+        for pairs in _batches(tile.pairs, workbench.batch, crumbs.blame):
+            if is_stopped(workbench.run_dir):
+                raise Stopped
+            verdict = crumbs.blame.verdict(pairs[0])
+            if verdict:  # such a pair is alone
+                rows.append(_failed(workbench, pairs[0], *verdict))
+                continue
+            with ExitStack() as guards:
+                guards.enter_context(crumbs.around(pairs))
+                if watchdog:
+                    mark = partial(crumbs.timeout, pairs)
+                    guards.enter_context(watchdog.watching(len(pairs), mark))
+                rows += once_more(partial(_rows_in_memory, workbench, pairs, kept))
+    return rows
+
+
+def _batches(pairs: Sequence[Pair], size: int, blame: Blame) -> Iterator[Sequence[Pair]]:
+    """Pairs to be registered at once; alone if a worker died over them, or is not to try them."""
+    alone = blame.suspects | blame.deaths.keys() | blame.timed_out
+    together = [pair for pair in pairs if pair not in alone]
+    yield from ([pair] for pair in pairs if pair in alone)
+    yield from (together[first : first + size] for first in range(0, len(together), size))
+
+
+def _rows_in_memory(workbench: Workbench, pairs: Sequence[Pair], kept: Beside) -> list[Row]:
+    """Rows of pairs, of fewer at once if there is not enough memory for all."""
+
+    def give_up(pair: Pair) -> Row:
+        return _failed(workbench, pair, "E_OOM", "not enough memory for this pair, not even alone")
+
+    def make_room(_: Sequence[Pair]) -> None:
+        workbench.subjects.make_room()
+
+    return in_less_memory(partial(_rows, workbench, kept), pairs, make_room, give_up)
+
+
+def _rows(workbench: Workbench, kept: Beside, pairs: Sequence[Pair]) -> list[Row]:
+    """Rows of pairs registered at once; each alone if that fails, so that a fault is one pair's."""
+    try:
+        return _registered_and_measured(workbench, kept, pairs)
+    except Exception as error:
+        if isinstance(error, StorageError) or is_out_of_memory(error):
+            raise
+        if isinstance(error, OSError) and is_storage_fault(error):
+            raise storage_error(error.filename or workbench.store.address, error) from error
+        if len(pairs) > 1:
+            _LOG.info("a batch of %d pairs failed; each alone", len(pairs), exc_info=True)
+        elif isinstance(error, SubjectError):
+            return [_failed(workbench, pairs[0], error.code, error.message)]
+        else:
+            # whatever a method does to one pair, the others go on; the row says what it was
+            _LOG.exception("pair %s, %s failed", *pairs[0])
+            message = f"{type(error).__name__}: {error}"
+            return [_failed(workbench, pairs[0], "E_METHOD", message)]
+    return [row for pair in pairs for row in _rows(workbench, kept, [pair])]
+
+
+def _registered_and_measured(
+    workbench: Workbench, kept: Beside, pairs: Sequence[Pair]
+) -> list[Row]:
+    scans = [(workbench.subject(f).scan, workbench.subject(m).scan) for f, m in pairs]
+    families = workbench.spec.metrics
+    start = time.perf_counter()
+    results = workbench.register_many(pairs)
+    there_and_back = "consistency" in families
+    others = workbench.register_many([(m, f) for f, m in pairs]) if there_and_back else []
+    register_s = (time.perf_counter() - start) / len(pairs)
+    rows = []
+    for index, (pair, result) in enumerate(zip(pairs, results, strict=True)):
+        backward = others[index].displacement if there_and_back else None
+        start = time.perf_counter()
+        with workbench.timed("metrics_s"):
+            registered = RegisteredPair.of(
+                *scans[index], result.displacement, workbench.store.grid, backward
+            )
+            measures = measure_pair(registered, families)
+        metrics_s = time.perf_counter() - start
+        elapsed_s = register_s + metrics_s
+        times = {"register_s": register_s, "metrics_s": metrics_s, "elapsed_s": elapsed_s}
+        row = _row(workbench, pair)
+        kept.note(workbench.spec, workbench.store.grid, pair, row["pair_key"], result)
+        rows.append(row | measures | times | convergence(result.extras))
+    return rows
+
+
+def _failed(workbench: Workbench, pair: Pair, code: str, message: str) -> Row:
+    return _row(workbench, pair) | {"status": code, "message": message}
+
+
+def _row(workbench: Workbench, pair: Pair) -> Row:
+    """What a row says of its pair before anything was measured."""
+    spec, (fixed, moving) = workbench.spec, pair
     digests = workbench.digests[fixed], workbench.digests[moving]
-    row: dict[str, Any] = {
+    return {
         "pair_key": pair_key(spec.fingerprint, spec.device, *digests),
         "fixed": fixed,
         "moving": moving,
         "status": "ok",
         "method": spec.method.name,
         "fingerprint": spec.fingerprint,
+        "finished_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
     }
-    try:
-        measures, extras = _register_and_measure(workbench, fixed, moving)
-        row |= measures | convergence(extras)
-        if spec.keep_uncertainty:
-            kept[fixed, moving] = uncertainty.said(extras)
-    except SubjectError as error:
-        row |= {"status": error.code, "message": error.message}
-    except StorageError:
-        raise
-    except MemoryError:
-        row |= {"status": "E_OOM", "message": "not enough memory for this pair"}
-    except Exception as error:
-        # whatever a method does to one pair, the others go on; the row says what it was
-        _LOG.exception("pair %s, %s failed", fixed, moving)
-        row |= {"status": "E_METHOD", "message": f"{type(error).__name__}: {error}"}
-    return row | {"finished_at": datetime.now(UTC).isoformat(timespec="milliseconds")}
-
-
-def _register_and_measure(
-    workbench: Workbench, fixed: str, moving: str
-) -> tuple[dict[str, Any], Mapping[str, Tensor]]:
-    scans = workbench.subject(fixed).scan, workbench.subject(moving).scan
-    start = time.perf_counter()
-    result = workbench.register(fixed, moving)
-    families = workbench.spec.metrics
-    backward = workbench.register(moving, fixed).displacement if "consistency" in families else None
-    registered = time.perf_counter()
-    with workbench.timed("metrics_s"):
-        pair = RegisteredPair.of(*scans, result.displacement, workbench.store.grid, backward)
-        measures = measure_pair(pair, families)
-    measured = time.perf_counter()
-    times = {
-        "register_s": registered - start,
-        "metrics_s": measured - registered,
-        "elapsed_s": measured - start,
-    }
-    return measures | times, result.extras

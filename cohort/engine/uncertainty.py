@@ -1,6 +1,7 @@
 """What a run keeps, on request, of how sure its method is of each displacement."""
 
 import io
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from cohort.data.storage import storage_error, write_atomic
-from cohort.errors import UsageError
+from cohort.errors import StorageError, UsageError
 
 # what a method may say in a result's extras; anything else there is not of this kind
 KINDS = ("entropy", "covariance")
@@ -55,14 +56,28 @@ def kept(run_dir: Path, fixed: str, moving: str) -> dict[str, np.ndarray]:
 
     Raises:
         UsageError: ``E_PAIRS`` if nothing was.
+        StorageError: ``E_KEPT`` if what was kept is damaged.
     """
     for file in sorted((run_dir / _FOLDER).glob("*.npz")):
-        with np.load(file) as arrays:
-            rows = np.flatnonzero((arrays["fixed"] == fixed) & (arrays["moving"] == moving))
-            if len(rows):
-                return {kind: arrays[kind][rows[0]] for kind in KINDS if kind in arrays}
+        found = _of_pair(file, fixed, moving)
+        if found is not None:
+            return found
     raise UsageError(
         "E_PAIRS",
         f"{run_dir} keeps no uncertainty of ({fixed}, {moving}); `cohort register"
         " --keep-uncertainty` keeps that of each pair that it registers",
     )
+
+
+def _of_pair(file: Path, fixed: str, moving: str) -> dict[str, np.ndarray] | None:
+    try:
+        # read whole first: numpy leaves a damaged file open
+        with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as arrays:
+            rows = np.flatnonzero((arrays["fixed"] == fixed) & (arrays["moving"] == moving))
+            if not len(rows):
+                return None
+            return {kind: arrays[kind][rows[0]] for kind in KINDS if kind in arrays}
+    except OSError as error:
+        raise storage_error(file, error) from error
+    except (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+        raise StorageError("E_KEPT", f"{file} is damaged: {error}") from error

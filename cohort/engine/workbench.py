@@ -1,39 +1,28 @@
 """What a worker keeps between tiles: the open store, the method and the subjects at hand."""
 
 import time
-from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-import psutil
 import torch
 
 from cohort.data.align import recorded_to_native
+from cohort.data.kept_features import KeptFeatures
+from cohort.data.places import Where
 from cohort.data.store import CohortStore
 from cohort.engine.atlas import kept_atlas
+from cohort.engine.budgets import Budgets, budgets_of
 from cohort.engine.prompts import prompts_of
 from cohort.engine.scan import Scan
-from cohort.engine.spec import RunSpec
+from cohort.engine.spec import Device, RunSpec
+from cohort.engine.subjects import Prepared, Subjects
 from cohort.errors import SubjectError, UsageError
-from triton_reg import Features, Method, Result
+from triton_reg import Features, Method, Prompts, Result, collate
 
-_MEMORY_SHARE = 0.25  # of what is free when a worker starts; the rest is for the pairs themselves
-
-
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """A subject ready to be registered."""
-
-    scan: Scan
-    features: Features
-
-    @property
-    def size_bytes(self) -> int:
-        """Memory held by the tensors."""
-        return self.scan.size_bytes + sum(tensor.nbytes for tensor in self.features)
+_CUDA_BATCH = 16  # pairs; a card is idle over one
 
 
 @dataclass(eq=False)
@@ -46,7 +35,10 @@ class Workbench:
         store: the cohort.
         atlas: the store of the run's atlas, if it has one of its own.
         method: built from the spec's settings.
-        cache_bytes: how much the kept subjects may hold; the least recently used go first.
+        device: where subjects are prepared and registered.
+        budgets: how much the kept subjects may hold.
+        batch: pairs that are registered at once; results do not depend on it.
+        keeps_features: whether features are kept in the store, and taken from there.
         seconds: time spent so far, by kind of work.
     """
 
@@ -55,18 +47,21 @@ class Workbench:
     store: CohortStore
     atlas: CohortStore | None
     method: Method
-    cache_bytes: int
+    device: torch.device
+    budgets: Budgets
+    batch: int = 1
+    keeps_features: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
-    _cache: OrderedDict[str, Prepared | SubjectError] = field(default_factory=OrderedDict)
 
     @classmethod
     def open(
         cls,
         run_dir: Path,
-        store_path: Path | None = None,
+        store_path: Where | None = None,
         workers: int = 1,
         *,
         trust_code: bool = False,
+        batch: int | None = None,
     ) -> "Workbench":
         """Open a run where it lies; ``workers`` share this machine's memory.
 
@@ -82,14 +77,32 @@ class Workbench:
                 f"{run_dir} was planned with another method than its settings now give: a file"
                 f" that they name has changed, or the program, which was {spec.versions}",
             )
-        return cls(
-            run_dir,
-            spec,
-            CohortStore.open(store_path or Path(spec.store)),
-            kept_atlas(run_dir) if spec.atlas else None,
-            method,
-            cache_bytes=int(psutil.virtual_memory().available * _MEMORY_SHARE / workers),
-        )
+        store = CohortStore.open(store_path or spec.store)
+        atlas = kept_atlas(run_dir) if spec.atlas else None
+        return cls.of(run_dir, spec, store, atlas, method, workers=workers, batch=batch)
+
+    @classmethod
+    def of(
+        cls,
+        run_dir: Path,
+        spec: RunSpec,
+        store: CohortStore,
+        atlas: CohortStore | None,
+        method: Method,
+        *,
+        workers: int = 1,
+        batch: int | None = None,
+    ) -> "Workbench":
+        """What ``open`` opens, also of a run that is not written down yet."""
+        device = chosen_device(spec.device)
+        budgets = budgets_of(device, workers)
+        at_once = batch or (_CUDA_BATCH if device.type == "cuda" else 1)
+        return cls(run_dir, spec, store, atlas, method, device, budgets, at_once)
+
+    @cached_property
+    def subjects(self) -> Subjects:
+        """Those that are ready."""
+        return Subjects(self._features, self._read, self.device, self.budgets, self.timed)
 
     def subject(self, subject_id: str) -> Prepared:
         """A subject's scan and features, kept for the next pair that needs them.
@@ -97,16 +110,7 @@ class Workbench:
         Raises:
             SubjectError: if the subject is broken, each time it is asked for.
         """
-        if subject_id in self._cache:
-            self._cache.move_to_end(subject_id)
-        else:
-            self._cache[subject_id] = self._prepare(subject_id)
-            self._evict()
-        kept = self._cache[subject_id]
-        if isinstance(kept, SubjectError):
-            # a new one each time: a traceback would hold on to the arrays of its frames
-            raise SubjectError(kept.code, kept.message)
-        return kept
+        return self.subjects.get(subject_id)
 
     def register(self, fixed: str, moving: str) -> Result:
         """The result of one pair.
@@ -114,12 +118,32 @@ class Workbench:
         Raises:
             SubjectError: if a subject is broken, or lacks what the method is to be told of it.
         """
-        pair = torch.zeros(1, 2, dtype=torch.int32)
-        target, source = self.subject(fixed), self.subject(moving)
+        return self.register_many([(fixed, moving)])[0]
+
+    def register_many(self, pairs: Sequence[tuple[str, str]]) -> list[Result]:
+        """The result of each pair, of all at once; the same bits as one by one.
+
+        Raises:
+            SubjectError: if a subject is broken, or lacks what the method is to be told of it.
+        """
+        sides = [list(dict.fromkeys(side)) for side in zip(*pairs, strict=True)]
+        fixed, moving = ({name: self.subject(name) for name in side} for side in sides)
+        rows = [(sides[0].index(one), sides[1].index(other)) for one, other in pairs]
         with self.timed("register_s"):
             kinds = self.spec.method.prompt_kinds
-            prompts = prompts_of(target.scan, source.scan, kinds, self.store.grid)
-            return self.method.register(target.features, source.features, pair, prompts)
+            told = [
+                prompts_of(fixed[one].scan, moving[other].scan, kinds, self.store.grid)
+                for one, other in pairs
+            ]
+            result = self.method.register(
+                collate([one.features for one in fixed.values()]),
+                collate([one.features for one in moving.values()]),
+                torch.tensor(rows, dtype=torch.int32, device=self.device),
+                _together(told),
+            )
+            if self.device.type == "cuda":
+                torch.cuda.synchronize()  # else this time would be counted as measuring
+            return [result.of(row) for row in range(len(pairs))]
 
     def store_of(self, subject_id: str) -> CohortStore:
         """Where a subject of the run lies: in the cohort's store, or in that of its atlas."""
@@ -139,14 +163,18 @@ class Workbench:
         finally:
             self.seconds[kind] = self.seconds.get(kind, 0.0) + time.perf_counter() - start
 
-    def _prepare(self, subject_id: str) -> Prepared | SubjectError:
-        try:
-            with self.timed("read_s"):
-                scan = self._read(subject_id)
-        except SubjectError as error:
-            return SubjectError(error.code, error.message)
-        with self.timed("prepare_s"):
-            return Prepared(scan, self.method.prepare(scan.volume, scan.mask))
+    def _features(self, subject_id: str, scan: Scan) -> Features:
+        """Features of a subject: kept by an earlier run, or made now, and kept if that is asked."""
+        if not self.keeps_features:
+            return self.method.prepare(scan.volume, scan.mask)
+        store, digest = self.store_of(subject_id), self.digests[subject_id]
+        kept = KeptFeatures(store, f"{self.method.fingerprint}|{self.device.type}")
+        found = kept.load(subject_id, digest)
+        if found is not None:
+            return tuple(one.to(self.device) for one in found)
+        made = self.method.prepare(scan.volume, scan.mask)
+        kept.save(subject_id, digest, made)
+        return made
 
     def _read(self, subject_id: str) -> Scan:
         store = self.store_of(subject_id)
@@ -159,9 +187,21 @@ class Workbench:
             to_native_mm = None
         return Scan.of(store.read(subject_id), to_native_mm)
 
-    def _evict(self) -> None:
-        sizes = [one.size_bytes for one in self._cache.values() if isinstance(one, Prepared)]
-        held = sum(sizes)
-        while held > self.cache_bytes and len(self._cache) > 2:  # a pair needs two at once
-            _, oldest = self._cache.popitem(last=False)
-            held -= oldest.size_bytes if isinstance(oldest, Prepared) else 0
+
+def chosen_device(kind: Device) -> torch.device:
+    """Where a worker works; a card is the first that it is shown.
+
+    Raises:
+        UsageError: ``E_DEVICE`` if there is no card.
+    """
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise UsageError(
+            "E_DEVICE", "this run is planned for GPUs and torch finds none here; plan it for cpu"
+        )
+    return torch.device(kind)
+
+
+def _together(told: Sequence[Prompts | None]) -> Prompts | None:
+    """Prompts of several pairs as one; all pairs are told of the same kinds."""
+    known = [one for one in told if one is not None]
+    return Prompts.together(known) if known else None

@@ -1,7 +1,5 @@
-"""The whole run at a glance: all pairs as a matrix, subjects that stand apart, throughput."""
+"""The whole run at a glance: all pairs as a matrix, subjects that stand apart."""
 
-from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +8,7 @@ from matplotlib.figure import Figure
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
-from cohort.engine.events import read_events
-from cohort.report.figures import AFTER, figure_style, svg
+from cohort.report.figures import figure_style, svg
 from cohort.report.tables import done, main_measure
 
 _LEAST_KNOWN = 0.25  # of all ordered pairs, for a matrix to be worth its ink
@@ -19,7 +16,6 @@ _MOST_NAMED = 48  # subjects whose names fit beside a matrix
 _MOST_IN_MATRIX = 1000
 _APART = 3.5  # robust standard deviations
 _MAD_TO_SD = 1.4826
-_BINS = 60
 
 # what a subject may stand apart in: a column, how people call it, and which end is bad
 _JUDGED = (
@@ -103,37 +99,6 @@ def outliers(rows: pl.DataFrame) -> pl.DataFrame:
     schema |= dict.fromkeys(("value", "typical", "distance"), pl.Float64)
     table = pl.DataFrame(found, schema=schema, orient="row")
     return table.sort("distance", "subject", "role", descending=[True, False, False])
-
-
-def throughput_plot(run_dir: Path) -> str:
-    """Pairs per hour over the time in which the run was worked on; empty before two tiles."""
-    hours, pairs = _worked_hours(run_dir)
-    if len(pairs) < 2 or hours[-1] <= 0:
-        return ""
-    edges = np.linspace(0, hours[-1], min(_BINS, len(pairs)) + 1)
-    counts, _ = np.histogram(hours, edges, weights=pairs)
-    with figure_style():
-        figure = Figure(figsize=(8.4, 2.2), layout="constrained")
-        axes = figure.add_subplot()
-        unit, name = (1.0, "h") if hours[-1] > 1 else (60.0, "min")
-        axes.stairs(counts / np.diff(edges), edges * unit, color=AFTER, fill=True, alpha=0.7)
-        axes.set(xlabel=f"time worked ({name})", ylabel="pairs per hour", ylim=(0, None))
-        return svg(figure)
-
-
-def _worked_hours(run_dir: Path) -> tuple[np.ndarray, np.ndarray]:
-    """When tiles were done, in hours of work, and their pairs; breaks between runs do not count."""
-    hours, pairs, worked, since = [], [], 0.0, None
-    for event in read_events(run_dir):
-        time = datetime.fromisoformat(event["time"])
-        if event["event"] == "run_started":
-            since = time
-        elif event["event"] == "tile_done" and since is not None:
-            worked += (time - since).total_seconds() / 3600
-            since = time
-            hours.append(worked)
-            pairs.append(event["pairs"])
-    return np.array(hours), np.array(pairs)
 
 
 def _order(matrix: np.ndarray) -> Any:

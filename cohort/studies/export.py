@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 from cohort.data.geometry import Grid
 from cohort.data.storage import TEMPORARY, remove, storage_error, to_json, write_atomic
+from cohort.engine.displacements import read_kept
 from cohort.engine.workbench import Workbench
 from cohort.errors import UsageError
 from cohort.studies.bids_names import bids_label, check_labels, dataset_description, transform_stem
@@ -170,7 +171,22 @@ def _facts(workbench: Workbench, pair: NativePair, format_: Format) -> dict[str,
         "method": workbench.spec.fingerprint,
         "plan_digest": workbench.spec.plan_digest,
         "version": __version__,
+    } | _errors_of_kept(workbench, pair.route)
+
+
+def _errors_of_kept(workbench: Workbench, route: Route) -> dict[str, Any]:
+    """How far displacements that the run kept in 16 bits are from those that it registered."""
+    if not route.kept:
+        return {}
+    kept = {
+        (fixed, moving): read_kept(workbench.run_dir, workbench.spec, fixed, moving)
+        for fixed, moving in route.pairs
     }
+    said = [
+        {"fixed": fixed, "moving": moving, "bound_mm": one.bound_mm, "error_mm": one.error_mm}
+        for (fixed, moving), one in kept.items()
+    ]
+    return {"kept_displacements": said}
 
 
 def _check_orthogonal(pair: NativePair) -> None:

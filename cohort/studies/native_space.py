@@ -18,6 +18,7 @@ from cohort.data.geometry import Grid
 from cohort.data.header_choices import ORIENTATION, HeaderChoices
 from cohort.data.keypoints import file_grid
 from cohort.data.one_thread import one_thread
+from cohort.engine.displacements import read_kept
 from cohort.engine.plan import tiles_of
 from cohort.engine.workbench import Workbench
 from cohort.errors import SubjectError, UsageError
@@ -76,12 +77,14 @@ class Route:
 
     fixed, moving: the ends. via: subjects between them, in this order from fixed to moving.
     inverse: whether it is gone backwards, from moving to fixed, through inverted displacements.
+    kept: whether the displacements are those that the run kept, rather than registered once more.
     """
 
     fixed: str
     moving: str
     via: tuple[str, ...] = ()
     inverse: bool = False
+    kept: bool = False
 
     @property
     def pairs(self) -> tuple[tuple[str, str], ...]:
@@ -137,7 +140,7 @@ def native_pair(workbench: Workbench, route: Route) -> NativePair:
         SubjectError: if one of the subjects is broken, has changed or did not come from a file.
     """
     route.check(workbench.spec.subject_ids)
-    links = [_link(workbench, fixed, moving, route.inverse) for fixed, moving in route.pairs]
+    links = [_link(workbench, route, fixed, moving) for fixed, moving in route.pairs]
     if route.inverse:
         links.reverse()
     chain = links[0][0]
@@ -173,14 +176,18 @@ def pairs_with(workbench: Workbench, moving: str | None) -> list[tuple[str, str]
 
 
 def _link(
-    workbench: Workbench, fixed: str, moving: str, inverse: bool
+    workbench: Workbench, route: Route, fixed: str, moving: str
 ) -> tuple[Chain, tuple[float, float]]:
     """The chain of one pair, and the residual of its inverse."""
     here, there = NativeSubject.of(workbench, fixed), NativeSubject.of(workbench, moving)
     residual = (0.0, 0.0)
     with one_thread(), torch.inference_mode():
-        displacement = workbench.register(fixed, moving).displacement
-        if inverse:
+        if route.kept:
+            kept = read_kept(workbench.run_dir, workbench.spec, fixed, moving)
+            displacement = kept.displacement
+        else:
+            displacement = workbench.register(fixed, moving).displacement
+        if route.inverse:
             found = displacement.inverse()
             displacement, here, there = found.displacement, there, here
             residual = found.residual_max.item(), found.residual_mean.item()

@@ -1,0 +1,56 @@
+"""Who works on a run, and on what device, as the command line says it."""
+
+from pathlib import Path
+
+import torch
+
+from cohort.engine.cluster.given import allowed_address
+from cohort.engine.spec import Device
+from cohort.engine.team import PLAIN, Team, parse_gpus
+from cohort.errors import UsageError
+from cohort.options import worker_count
+
+
+def team_of(
+    workers: int | None, gpus: str | None, scheduler: str | Path | None, insecure_network: bool
+) -> Team:
+    """The workers that were asked for; without a word one a core.
+
+    Raises:
+        UsageError: ``E_TEAM`` or ``E_DEVICE`` for what cannot be had together, or at all, and as
+            :func:`cohort.engine.cluster.given.allowed_address` does.
+    """
+    if sum(asked is not None for asked in (workers, gpus, scheduler)) > 1:
+        raise UsageError(
+            "E_TEAM", "--workers, --gpus and --scheduler each say who works; need one of them"
+        )
+    if gpus is not None:
+        return Team(gpus=parse_gpus(gpus, torch.cuda.device_count()))
+    if scheduler is not None:
+        team = Team(scheduler=scheduler, insecure_network=insecure_network)
+        allowed_address(team)
+        return team
+    return Team(worker_count(workers))
+
+
+def device_of(asked: str | None, team: Team = PLAIN, *, here: bool = True) -> Device | None:
+    """The kind of device that was asked for; None if nothing was said.
+
+    Args:
+        asked: by the user.
+        team: that will work on the run.
+        here: whether this machine is to have such a device.
+
+    Raises:
+        UsageError: ``E_DEVICE`` if there is no such kind, none here, or the team is of another.
+    """
+    if asked not in (None, "cpu", "cuda"):
+        raise UsageError("E_DEVICE", f"unknown device {asked!r}; possible: cpu, cuda")
+    if team.gpus and asked == "cpu":
+        raise UsageError("E_DEVICE", "--gpus gives each worker a card and --device is cpu")
+    if asked == "cuda" and here and not torch.cuda.is_available():
+        raise UsageError(
+            "E_DEVICE",
+            "--device cuda: torch finds no GPU here; plan with --no-trial, register where one is",
+        )
+    return "cuda" if team.gpus or asked == "cuda" else "cpu" if asked == "cpu" else None

@@ -1,0 +1,101 @@
+"""Commands that say what became of a run: ``status``, ``report``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cohort import terminal
+from cohort.commands.status_text import status_rows
+from cohort.engine.events import pairs_per_hour
+from cohort.engine.progress import RunProgress, progress_of
+from cohort.engine.results import read_rows, summarise
+from cohort.errors import UsageError
+from cohort.options import Json, Run, StoreMoved, TrustCode, local_path
+from cohort.report.compare_text import notes, runs_table
+from cohort.report.page import is_current, write_report
+from cohort.report.written import has_run_tables, write_comparison, write_run_tables
+
+
+def status(
+    run_dir: Run,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Keep telling until the run is done or Ctrl-C.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Say how far a run is: rate, time left, failures, slowest subjects, disk."""
+    if watch and json:
+        raise UsageError("E_USAGE", "--watch is for people, --json for machines; need one of them")
+    if watch:
+        terminal.watch(str(run_dir), lambda: _watched(progress_of(run_dir)))
+        return
+    found = progress_of(run_dir)
+    if json:
+        facts = {name: value for name, value in vars(found).items() if name != "summary"}
+        terminal.say_json({**facts, **terminal.as_json(found.summary)})
+    else:
+        terminal.say_table(str(run_dir), status_rows(found))
+
+
+def report(
+    run_dirs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN...", parser=local_path, help="The folder of the run, or of several."
+        ),
+    ],
+    store: StoreMoved = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for a comparison. [default: report/compare in the first run]"),
+    ] = None,
+    trust_code: TrustCode = False,
+    json: Json = False,
+) -> None:
+    """Write the report of a run, one page that opens without a network, and print its numbers.
+
+    Several runs are compared with the first, on the pairs that all of them registered.
+    """
+    if len(run_dirs) > 1:
+        _report_comparison(run_dirs, store, out or run_dirs[0] / "report" / "compare", json)
+    elif out is not None:
+        raise UsageError("E_COMPARE", "--out is the folder of a comparison: name two runs or more")
+    else:
+        _report_one(run_dirs[0], store, trust_code, json)
+
+
+def _report_one(run_dir: Path, store: str | None, trust_code: bool, json: bool) -> None:
+    page, tables = run_dir / "report" / "index.html", run_dir / "report" / "tables"
+    if not (is_current(run_dir, store, trust_code=trust_code) and has_run_tables(run_dir)):
+        with terminal.progress_bar("reporting", quiet=json) as update:
+
+            def progress(done: int, all_: int) -> None:
+                update(done, all_, 0)
+
+            tables = write_run_tables(run_dir, store)  # first, as the page vouches for them
+            page = write_report(run_dir, store, trust_code=trust_code, progress=progress)
+    summary, rate = summarise(read_rows(run_dir)), pairs_per_hour(run_dir)
+    if json:
+        document = {"report": page, "tables": tables, "pairs_per_hour": rate}
+        terminal.say_json({**document, **terminal.as_json(summary)})
+    else:
+        terminal.say_report(page, summary, rate)
+
+
+def _report_comparison(run_dirs: list[Path], store: str | None, out: Path, json: bool) -> None:
+    comparison = write_comparison(run_dirs, out, store)
+    if json:
+        terminal.say_json({
+            "report": out / "index.html",
+            "pairs": len(comparison.runs[0].pairs),
+            "notes": notes(comparison),
+            "measures": comparison.measures.to_dicts(),
+        })  # fmt: skip
+    else:
+        titles, rows = runs_table(comparison)
+        terminal.say_comparison(out / "index.html", titles, rows, notes(comparison))
+
+
+def _watched(progress: RunProgress) -> tuple[dict[str, object], bool]:
+    return status_rows(progress), progress.left > 0

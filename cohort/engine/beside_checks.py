@@ -1,0 +1,54 @@
+"""Whether what a run keeps beside its rows can be read: uncertainty, displacements, events."""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from cohort.engine.displacements import FOLDER as DISPLACEMENTS
+from cohort.engine.displacements import check_kept
+from cohort.engine.inspection import Finding
+from cohort.errors import StorageError
+
+
+def beside_faults(run_dir: Path, tile_ids: Iterable[str]) -> Iterator[Finding]:
+    """What is damaged of what was kept of each tile.
+
+    Raises:
+        StorageError: ``E_STORAGE`` if the file system fails.
+    """
+    for tile in sorted(tile_ids):
+        path = run_dir / "uncertainty" / f"{tile}.npz"
+        fault = _npz_fault(path) if path.exists() else None
+        if fault:
+            yield Finding("E_UNCERTAINTY", str(path), fault, tile)
+        try:
+            check_kept(run_dir, tile)
+        except StorageError as error:
+            if error.code != "E_KEPT":
+                raise
+            yield Finding(error.code, str(run_dir / DISPLACEMENTS / tile), error.message, tile)
+
+
+def event_faults(run_dir: Path) -> Iterator[Finding]:
+    """A driver that was killed may leave one line unfinished; more are damage."""
+    path = run_dir / "events.jsonl"
+    lines = path.read_bytes().splitlines() if path.is_file() else []
+    starts = broken = 0
+    for line in lines:
+        try:
+            starts += json.loads(line)["event"] == "run_started"
+        except (ValueError, KeyError, TypeError):
+            broken += 1
+    if broken > starts:
+        yield Finding("E_EVENTS", str(path), f"{broken} of its {len(lines)} lines are unreadable")
+
+
+def _npz_fault(path: Path) -> str | None:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            counts = {len(arrays[name]) for name in arrays.files}
+    except Exception as error:  # zipfile and numpy have many names for damage
+        return f"it cannot be read: {error}"
+    return None if len(counts) == 1 else "its arrays are of different numbers of pairs"

@@ -1,0 +1,1 @@
+"""Workers that Dask schedules: on this machine, or wherever a scheduler has them."""

@@ -1,0 +1,144 @@
+"""Dask's workers as the crew of :func:`cohort.engine.dispatch.drive`."""
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError
+from queue import Empty, SimpleQueue
+from typing import cast
+
+from distributed import Client, Future, KilledWorker
+
+from cohort.engine.cluster.plugin import run_tile_here, task_key
+from cohort.engine.dispatch import Ended
+from cohort.engine.stop import Stopped
+from cohort.engine.tile import TileReport
+from cohort.engine.tiles import Tiles
+from cohort.errors import SchedulerError, UsageError
+
+_LOOK_S = 2.0  # between two looks at who is there
+_GONE = "the scheduler is gone, or does not answer; the same command goes on from here"
+
+
+class DaskCrew:
+    """Workers by address, each with one thread.
+
+    Args:
+        client: of the scheduler.
+        plugin: name of the plugin that its workers have.
+        tiles: by position.
+        patience_s: how long to wait for a first worker, or for one after all are gone.
+        stopping: whether not to wait for a first worker any more.
+        times_begun: how often a tile, by its id, was begun.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        plugin: str,
+        tiles: Tiles,
+        patience_s: float,
+        stopping: Callable[[], bool],
+        times_begun: Callable[[str], int],
+    ) -> None:
+        self._client, self._plugin = client, plugin
+        self._tiles, self._patience_s = tiles, patience_s
+        self._times_begun, self._deaths_at = times_begun, dict[int, int]()
+        self._work: dict[Future, tuple[str, int]] = {}
+        self._ended: SimpleQueue[Future] = SimpleQueue()
+        self._names: tuple[str, ...] = ()
+        self._looked_at = -_LOOK_S
+        self._alone_since = time.monotonic()
+        self._await_first(stopping)
+
+    def names(self) -> Sequence[str]:
+        """Addresses of the workers that are there.
+
+        Raises:
+            SchedulerError: ``E_SCHEDULER`` if the scheduler is gone, ``E_WORKER`` if no worker is
+                left and none comes.
+            UsageError: ``E_WORKERS`` if one has several threads.
+        """
+        now = time.monotonic()
+        if now - self._looked_at < _LOOK_S:
+            return self._names
+        try:
+            threads = cast(dict[str, int], self._client.nthreads())
+        except (OSError, TimeoutError, ValueError, RuntimeError) as error:
+            raise SchedulerError("E_SCHEDULER", _GONE) from error
+        self._looked_at = now
+        self._names = tuple(sorted(threads))
+        _refuse_threads(threads)
+        if self._names:
+            self._alone_since = now
+        elif now - self._alone_since > self._patience_s:
+            message = f"no worker came within {self._patience_s:.0f} s"
+            raise SchedulerError("E_WORKER", f"{message}; the same command goes on from here")
+        return self._names
+
+    def submit(self, worker: str, position: int, attempt: int) -> None:
+        """Give a tile to a worker; another may have it if that one is gone by then."""
+        tile_id = self._tiles.id_of(position)
+        future = self._client.submit(
+            run_tile_here,
+            self._plugin,
+            tile_id,
+            attempt,
+            key=task_key(self._plugin, tile_id, attempt),
+            workers=[worker],
+            allow_other_workers=True,  # else a tile would wait for ever for a worker that is dead
+            pure=False,
+        )
+        self._work[future] = (worker, position)
+        future.add_done_callback(self._ended.put)
+
+    def wait(self) -> Sequence[Ended[TileReport]]:
+        """What ended since the last call; nothing, if it is time to look who is there.
+
+        Raises:
+            CohortError: what a tile raised.
+            SchedulerError: ``E_SCHEDULER`` if the scheduler is gone.
+        """
+        try:
+            future = self._ended.get(timeout=_LOOK_S)
+        except Empty:
+            if self._client.status != "running":
+                raise SchedulerError("E_SCHEDULER", _GONE) from None
+            return []
+        worker, position = self._work.pop(future)
+        try:
+            return [Ended(worker, position, future.result())]
+        except KilledWorker:
+            self._looked_at = -_LOOK_S  # it is not there any more
+            return [Ended(worker, position, None, died=self._was_at_work(position))]
+        except Stopped:
+            return [Ended(worker, position, None)]
+        except CancelledError as error:
+            raise SchedulerError("E_SCHEDULER", _GONE) from error
+        finally:
+            future.release()
+
+    def _was_at_work(self, position: int) -> bool:
+        """Whether a worker that died was at work on a tile, or had it only in line."""
+        before, now = (
+            self._deaths_at.get(position, 0),
+            self._times_begun(self._tiles.id_of(position)),
+        )
+        self._deaths_at[position] = now
+        return now > before
+
+    def _await_first(self, stopping: Callable[[], bool]) -> None:
+        while not self.names() and not stopping():
+            time.sleep(0.05)
+            self._looked_at = -_LOOK_S
+
+
+def _refuse_threads(threads: dict[str, int]) -> None:
+    """Two tiles at once in one process would share a card and a cache that is made for one."""
+    several = {address: count for address, count in threads.items() if count != 1}
+    if several:
+        address, count = next(iter(several.items()))
+        raise UsageError(
+            "E_WORKERS",
+            f"worker {address} has {count} threads, and {len(several)} of {len(threads)} workers"
+            " have several; need one each: start them with `dask worker --nthreads 1`, one a GPU",
+        )

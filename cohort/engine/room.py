@@ -1,0 +1,106 @@
+"""Whether what a run is to keep will fit where it goes, measured on one pair before it begins."""
+
+import shutil
+import tempfile
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+
+import torch
+
+from cohort.data.geometry import Grid
+from cohort.data.one_thread import one_thread
+from cohort.data.store import CohortStore
+from cohort.engine import displacements
+from cohort.engine.beside import parse_keep
+from cohort.engine.designs import PairSet
+from cohort.engine.displacements import packed
+from cohort.engine.registered_pair import spacing_on
+from cohort.engine.spec import RunSpec
+from cohort.engine.tiles import Tiles
+from cohort.engine.workbench import Workbench
+from cohort.errors import SubjectError, UsageError
+
+_SHARE = 0.9  # of the free space
+_TRIED = 5
+
+
+def with_room(
+    run_dir: Path,
+    store: CohortStore,
+    plan: tuple[RunSpec, PairSet],
+    trust_code: bool,
+    atlas: CohortStore | None = None,
+) -> tuple[RunSpec, PairSet]:
+    """A plan with what the displacements that it keeps will take.
+
+    Raises:
+        UsageError: ``E_SPACE`` if they would fill the disk, with both numbers.
+    """
+    spec, pairs = plan
+    if spec.keep_below is None:
+        return plan
+    method = spec.method.build(trust_code=trust_code)
+    tiles = Tiles.of(pairs, spec.subject_ids, spec.tile_size)
+    first = (pair for tile in tiles for pair in tile.pairs)
+    count = parse_keep(spec.keep_displacements)
+    kept = spec.n_pairs if count is None else min(count, spec.n_pairs)
+    try:
+        workbench = Workbench.of(run_dir, spec, store, atlas, method)
+        needed = kept * _bytes_of_one(workbench, first)
+    except UsageError as error:
+        if error.code != "E_DEVICE":  # the cards may be elsewhere
+            raise
+        needed = kept * _most_bytes(store.grid)
+    check_room(run_dir, needed)
+    return spec.model_copy(update={"kept_bytes": needed}), pairs
+
+
+def _bytes_of_one(workbench: Workbench, pairs: Iterable[tuple[str, str]]) -> int:
+    """What one kept displacement takes on disk: of the first of five pairs that can be read."""
+    grid = workbench.store.grid
+    for fixed, moving in islice(pairs, _TRIED):
+        try:
+            with one_thread(), torch.inference_mode():
+                moved = workbench.register(fixed, moving).displacement
+        except SubjectError:
+            continue
+        found = packed(moved, spacing_on(grid, moved.moving_shape))
+        if found is None:
+            continue
+        with tempfile.TemporaryDirectory(prefix="cohort-") as folder:
+            displacements.keep(Path(folder), "one", {(fixed, moving): found})
+            files = [path for path in Path(folder).rglob("*") if path.is_file()]
+            return sum(path.stat().st_size for path in files)
+    return _most_bytes(grid)
+
+
+def _most_bytes(grid: Grid) -> int:
+    """Of a displacement of every voxel, without compression."""
+    depth, height, width = grid.shape
+    return 3 * depth * height * width * 2
+
+
+def check_room(run_dir: Path, needed: int) -> None:
+    """Refuse a run that would fill its disk.
+
+    Raises:
+        UsageError: ``E_SPACE`` with both numbers.
+    """
+    folder = next(one for one in (run_dir, *run_dir.absolute().parents) if one.exists())
+    free = shutil.disk_usage(folder).free
+    if needed > _SHARE * free:
+        raise UsageError(
+            "E_SPACE",
+            f"the displacements to keep would take about {size_text(needed)}, and"
+            f" {size_text(free)} are free at {folder}, of which a run may plan to fill"
+            f" {_SHARE:.0%}. Keep fewer, with --keep-displacements sample:K, or none: `cohort"
+            " export` registers any pair once more",
+        )
+
+
+def size_text(size_bytes: int) -> str:
+    """A size for people."""
+    if size_bytes < 1e9:
+        return f"{size_bytes / 1e6:,.1f} MB"
+    return f"{size_bytes / 1e9:,.1f} GB"

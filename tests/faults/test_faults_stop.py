@@ -1,0 +1,110 @@
+"""F17, F18: runs that are asked to stop, by a signal or a file, and workers that are suspended."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import polars as pl
+import pytest
+from fault_runs import assert_whole, ended, gone, parts, planned, start, wait_until, workers_of
+
+from cohort.data.store import CohortStore
+from cohort.engine.events import read_events
+from cohort.engine.run import run
+from cohort.engine.stop import Stopped, request_stop, stop_path
+
+pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("stub")]
+_SAID = "stopped; the same command goes on from here"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "whole_group"),
+    [(signal.SIGINT, True), (signal.SIGTERM, True), (signal.SIGTERM, False), (signal.SIGHUP, True)],
+    ids=["Ctrl-C", "scancel", "kill", "terminal closed"],
+)
+def test_a_signal_ends_the_run_after_the_pairs_at_work(
+    twelve: CohortStore,
+    undisturbed: pl.DataFrame,
+    tmp_path: Path,
+    number: signal.Signals,
+    whole_group: bool,
+) -> None:
+    run_dir = planned(tmp_path / "run", twelve)
+    driver = start(twelve, run_dir, slow=(0.1, 0.2))
+    wait_until(lambda: parts(run_dir))
+    workers = workers_of(driver)
+    assert workers
+    (os.killpg if whole_group else os.kill)(driver.pid, number)
+    code, err = ended(driver, 15)
+    assert code == 128 + number, err
+    assert err.rstrip().endswith(_SAID)
+    assert "Traceback" not in err
+    assert gone(workers)
+    assert 0 < len(parts(run_dir)) < 22
+    assert read_events(run_dir)[-1]["event"] == "run_stopped"
+    before = {path.name: path.stat().st_mtime_ns for path in parts(run_dir)}
+    run(run_dir, twelve)
+    after = {path.name: path.stat().st_mtime_ns for path in parts(run_dir)}
+    assert after.items() > before.items()
+    assert_whole(run_dir, undisturbed)
+
+
+@pytest.mark.slow
+def test_ctrl_c_twice_ends_at_once_though_a_pair_does_not(
+    twelve: CohortStore, tmp_path: Path
+) -> None:
+    run_dir = planned(tmp_path / "run", twelve)
+    driver = start(twelve, run_dir, poison={"00 03": "hang"})
+    wait_until(lambda: parts(run_dir))
+    time.sleep(2)
+    workers = workers_of(driver)
+    os.killpg(driver.pid, signal.SIGINT)
+    time.sleep(1.5)
+    assert driver.poll() is None  # it waits for the pair
+    os.killpg(driver.pid, signal.SIGINT)
+    pressed = time.monotonic()
+    code, err = ended(driver, 15)
+    assert time.monotonic() - pressed < 5
+    assert code == 130, err
+    assert _SAID in err
+    assert gone(workers)
+
+
+@pytest.mark.slow
+def test_a_suspended_worker_is_no_dead_one(
+    twelve: CohortStore, undisturbed: pl.DataFrame, tmp_path: Path
+) -> None:
+    run_dir = planned(tmp_path / "run", twelve)
+    driver = start(twelve, run_dir, "--pair-timeout", 2, slow=(0.02, 0.04))
+    wait_until(lambda: parts(run_dir))
+    worker = workers_of(driver)[0]
+    worker.suspend()
+    time.sleep(5)
+    worker.resume()
+    code, err = ended(driver)
+    assert code == 0, err
+    assert_whole(run_dir, undisturbed)
+
+
+def test_a_stop_file_ends_a_plain_loop_between_two_pairs(
+    twelve: CohortStore, undisturbed: pl.DataFrame, tmp_path: Path
+) -> None:
+    run_dir = planned(tmp_path / "run", twelve)
+    tiles = 0
+
+    def stop_after_two(*_: object) -> None:
+        nonlocal tiles
+        tiles += 1
+        if tiles == 3:
+            request_stop(run_dir)
+
+    with pytest.raises(Stopped) as stopped:
+        run(run_dir, twelve, progress=stop_after_two)
+    assert stopped.value.exit_code == 130
+    assert len(parts(run_dir)) == 2
+    assert stop_path(run_dir).exists()
+    run(run_dir, twelve)
+    assert not stop_path(run_dir).exists()
+    assert_whole(run_dir, undisturbed)

@@ -1,0 +1,78 @@
+"""The SLURM script without SLURM: a stand-in for `srun` starts the tasks on this machine."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from helpers import tiny_cohort
+from small_run import decided, planned
+
+from cohort.engine.run import run
+
+SCRIPT = Path(__file__).parents[1] / "workflows" / "slurm" / "run.sbatch"
+SRUN = """#!/usr/bin/env bash
+trap 'kill $(jobs -p); exit' TERM
+for task in 1 2; do "$@" & done
+wait
+"""
+SCONTROL = '#!/usr/bin/env bash\necho "$@" > scontrol.txt\n'
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """Of a job with two tasks, in a folder of its own."""
+    stand_ins = tmp_path / "bin"
+    stand_ins.mkdir()
+    for name, content in (("srun", SRUN), ("scontrol", SCONTROL)):
+        (stand_ins / name).write_text(content)
+        (stand_ins / name).chmod(0o755)
+    path = f"{stand_ins}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return os.environ | {"PATH": path, "SLURM_JOB_ID": "7", "COHORT_PRIVATE": str(tmp_path)}
+
+
+def start(run_dir: Path, environment: dict[str, str]) -> subprocess.Popen:
+    command = [str(SCRIPT), str(run_dir.parent / "cohort.zarr"), str(run_dir)]
+    return subprocess.Popen(
+        command, cwd=run_dir.parent, env=environment, start_new_session=True,
+        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_job_does_the_run_over_tls_and_cleans_up(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    store = tiny_cohort(tmp_path / "cohort.zarr")
+    here, job = (planned(tmp_path / name, store) for name in ("here", "job"))
+    run(here, store)
+    process = start(job, environment)
+    _, said = process.communicate(timeout=240)
+    assert process.returncode == 0, said
+    assert decided(job).equals(decided(here))
+    assert "tls://" in said
+    assert "tcp://" not in said
+    assert not list(tmp_path.glob(".cohort-job-*"))
+    assert not (tmp_path / "scontrol.txt").exists()
+
+
+@pytest.mark.slow
+def test_a_job_whose_time_is_up_is_queued_again(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    store = tiny_cohort(tmp_path / "cohort.zarr", 12)
+    job = planned(tmp_path / "job", store, tile_size=1)
+    process = start(job, environment)
+    deadline = time.monotonic() + 120
+    while not any((job / "parts").glob("*.parquet")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGUSR1)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 143, said
+    assert (tmp_path / "scontrol.txt").read_text() == "requeue 7\n"
+    assert 0 < len(decided(job)) < 132
+    run(job, store)
+    assert len(decided(job)) == 132
