@@ -41,7 +41,7 @@ COLUMNS = [
 
 def measure(store: CohortStore, run_dir: Path) -> dict[str, Any]:
     start = time.perf_counter()
-    measured = calibrate(store, PlanSettings(workers=WORKERS), WORKERS)
+    measured = calibrate(store, PlanSettings(workers=WORKERS), Team(WORKERS))
     trial_s = time.perf_counter() - start
     spec = open_run(run_dir, store, PlanSettings(workers=WORKERS, measured=measured))
     fit = subjects_at_hand(measured, WORKERS)

@@ -69,10 +69,12 @@ def dio_trained(results: Path) -> list[str]:
     rows = rows_of(results / "dio_trained.csv")
     if not rows:
         return []
+    steps = {row["training_steps"]: row["training_min"] for row in rows if row["training_steps"]}
+    taught = ", ".join(f"{count} steps ({minutes} minutes)" for count, minutes in steps.items())
     intro = paragraph(
-        f"Hippocampi, 27 to train on, {rows[0]['pairs']} pairs of 13 held back; each network is "
-        "trained once, for 300 steps, and its transform switched when it is called. That is five "
-        "minutes of a core and too short: intensities are ahead (`benchmarks/dio_trained.py`):"
+        f"Hippocampi, 27 to train on, {rows[0]['pairs']} pairs of 13 held back; a network learns "
+        f"codes of the structures in {taught} of one core, and its transform is switched when it "
+        "is called (`benchmarks/dio_trained.py`):"
     )
     lines = [
         (row["features"], row["transform"], fraction(row["dice_mean"]), fraction(row["sdlogj"]),

@@ -17,6 +17,7 @@ from cohort.engine.estimate import Estimate, estimate
 from cohort.engine.pairs import neighbours_asked, select_pairs
 from cohort.engine.plan import PlanSettings, tiles_of
 from cohort.engine.spec import RunSpec
+from cohort.engine.team import Team
 from cohort.errors import UsageError
 
 WORKERS = (1, 8, 64, 512)
@@ -24,7 +25,7 @@ _WORTH_IT = 2000  # pairs; fewer are done before a trial would have told how lon
 
 
 def with_trial(
-    run_dir: Path, store: CohortStore, settings: PlanSettings, *, here: int, quiet: bool
+    run_dir: Path, store: CohortStore, settings: PlanSettings, team: Team, *, quiet: bool
 ) -> PlanSettings:
     """Settings with what a trial found, for a run that is not planned yet; else as they are.
 
@@ -32,13 +33,13 @@ def with_trial(
         run_dir: of the run.
         store: the cohort.
         settings: what was asked for.
-        here: worker processes of this machine.
+        team: that tries them.
         quiet: say nothing meanwhile.
     """
     if (run_dir / "run.json").exists() or settings.measured is not None:
         return settings
     with terminal.waiting("trying some pairs, up to a minute", quiet=quiet):
-        return replace(settings, measured=calibrate(store, settings, max(here, 1)))
+        return replace(settings, measured=calibrate(store, settings, team))
 
 
 def is_worth_a_trial(store: CohortStore, settings: PlanSettings) -> bool:

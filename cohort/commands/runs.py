@@ -20,6 +20,7 @@ from cohort.engine.families import families_of
 from cohort.engine.plan import PlanSettings, open_run
 from cohort.engine.results import read_rows, summarise
 from cohort.engine.run import DriverOptions, RunReport, run
+from cohort.engine.team import Team
 from cohort.options import (
     Assignments,
     AtlasLabels,
@@ -93,7 +94,7 @@ def plan(
     )
     opened = CohortStore.open(store)
     if trial:
-        settings = with_trial(run_dir, opened, settings, here=here, quiet=json)
+        settings = with_trial(run_dir, opened, settings, Team(here), quiet=json)
     spec = open_run(run_dir, opened, settings)
     estimates = estimates_of(run_dir, spec, here) if spec.measured else []
     if json:
@@ -156,7 +157,7 @@ def register(
         workers=max(team.size, 1),
     )
     if team.scheduler is None and is_worth_a_trial(opened, settings):
-        settings = with_trial(run_dir, opened, settings, here=team.size, quiet=json)
+        settings = with_trial(run_dir, opened, settings, team, quiet=json)
     spec = open_run(run_dir, opened, settings)
     team = team.no_more_than(spec.n_tiles)
     with terminal.progress_bar("registering", quiet=json) as update:

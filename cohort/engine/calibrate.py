@@ -1,64 +1,41 @@
 """A minute of a run before the run: what its parts take on this machine."""
 
 import math
-import os
 import random
 import statistics
 import tempfile
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import psutil
-import torch
 
-from cohort.data.places import Where
-from cohort.data.processes import in_processes
 from cohort.data.store import CohortStore
+from cohort.engine.events import read_events
 from cohort.engine.measured import Measured
-from cohort.engine.opening import Opening
-from cohort.engine.plan import PlanSettings, open_run, tiles_of
+from cohort.engine.plan import PlanSettings, open_run
 from cohort.engine.results import part_path
+from cohort.engine.run import DriverOptions, RunReport, run
 from cohort.engine.run_folder import as_table
-from cohort.engine.tile import TileReport, run_tile
-from cohort.engine.warm import warm
-from cohort.engine.workbench import Workbench
+from cohort.engine.stop import Stopped, request_stop
+from cohort.engine.team import Team
 from cohort.errors import UsageError
 
-_SUBJECTS = 8  # of the sample, in tiles of two: each is met several times
-_SECONDS = 20.0  # of registering; starts and reading come to it
+_SUBJECTS = 12  # of the sample, in tiles of two: each is met several times
 _SIDE = 2
+_SECONDS = 40.0  # from the start of the workers; tiles at work end after the pair at hand
+_SCHEDULED_S = 0.002  # the way of a tile to its worker and back
+_APART = ("read_s", "prepare_s", "commit_s")  # by subject or by tile, not by pair
 
 
-@dataclass(frozen=True)
-class _Job:
-    run_dir: Path
-    store: Where
-    processes: int
-    trust_code: bool
-    first: int
-    begun: float
+def calibrate(store: CohortStore, settings: PlanSettings, team: Team) -> Measured:
+    """Register some pairs of a store with a team, as a run would, for up to 40 seconds.
 
-
-@dataclass(frozen=True)
-class _Seen:
-    """What one process saw: reports of its tiles, and sizes in bytes."""
-
-    tiles: tuple[TileReport, ...]
-    subjects: int
-    start_s: float
-    subject_bytes: int
-    worker_bytes: int
-    device_bytes: int
-    part_bytes: int
-
-
-def calibrate(store: CohortStore, settings: PlanSettings, processes: int) -> Measured:
-    """Register some pairs of a store as a run would, in so many processes at once.
-
-    Takes half a minute and the time to start the processes. Nothing of it is kept.
+    Nothing of it is kept.
 
     Raises:
         UsageError: as a plan with these settings does; ``E_CALIBRATION`` if no pair succeeded.
@@ -67,98 +44,71 @@ def calibrate(store: CohortStore, settings: PlanSettings, processes: int) -> Mea
     sample = random.Random(0).sample(names, min(_SUBJECTS, len(names)))
     pairs = [(one, other) for one in sample for other in sample if one != other]
     with tempfile.TemporaryDirectory(prefix="cohort-calibration-") as folder:
-        table = Path(folder) / "sample.csv"
+        table, run_dir = Path(folder) / "sample.csv", Path(folder) / "run"
         table.write_bytes(as_table(pairs))
         trial = replace(settings, pairs=str(table), atlas_labels=None, tile_size=_SIDE)
-        run_dir = Path(folder) / "run"
         open_run(run_dir, store, replace(trial, keep_displacements=None))
-        jobs = [
-            _Job(run_dir, store.address, processes, settings.trust_code, first, time.time())
-            for first in range(processes)
-        ]
-        seen = list(in_processes(_tried, jobs, processes))
-    return _summed_up(store, seen)
+
+        def progress(report: RunReport, total: int) -> None:
+            del total
+            if report.elapsed_s > _SECONDS:
+                request_stop(run_dir)
+
+        options = DriverOptions(trust_code=settings.trust_code)
+        with suppress(Stopped):
+            run(run_dir, store, team=team, progress=progress, options=options)
+        return _summed_up(run_dir, store, team)
 
 
-def _tried(job: _Job) -> _Seen:
-    """Work on tiles for a while; every process goes through them from a place of its own."""
-    opening = Opening(
-        run_dir=job.run_dir,
-        store=job.store,
-        workers=job.processes,
-        trust_code=job.trust_code,
-    )
-    workbench = opening.open()
-    warm(workbench)
-    start_s = time.time() - job.begun
-    return replace(_worked(workbench, job.first), start_s=start_s)
-
-
-def _worked(workbench: Workbench, first: int) -> _Seen:
-    tiles = tiles_of(workbench.run_dir, workbench.spec)
-    reports, deadline = [], time.perf_counter() + _SECONDS
-    for tile_id in _round(tuple(map(tiles.id_of, range(len(tiles)))), first):
-        tile, path = tiles.named(tile_id), part_path(workbench.run_dir, tile_id)
-        reports.append(run_tile(workbench, tile))
-        part_bytes = path.stat().st_size if path.exists() else 0
-        path.unlink(missing_ok=True)  # so that it is done again when it comes round
-        enough = len(reports) >= len(tiles) or len(reports) > 2
-        if enough and time.perf_counter() > deadline:
-            break
-    subjects = workbench.subjects
-    return _Seen(
-        tuple(reports),
-        subjects.prepared,
-        0.0,
-        subjects.size // max(len(subjects), 1),
-        max(psutil.Process(os.getpid()).memory_info().rss - subjects.size, 0),
-        torch.cuda.max_memory_allocated() if workbench.device.type == "cuda" else 0,
-        part_bytes,
-    )
-
-
-def _round(tile_ids: Sequence[str], first: int) -> Iterator[str]:
-    """The tiles again and again, from one of them on; not more than ten times."""
-    start = first * len(tile_ids) // 7 % len(tile_ids)
-    for _ in range(10):
-        yield from tile_ids[start:]
-        yield from tile_ids[:start]
-
-
-def _summed_up(store: CohortStore, seen: Sequence[_Seen]) -> Measured:
-    tiles = [tile for one in seen for tile in one.tiles]
-    good = [tile for tile in tiles if tile.failed < tile.pairs]
-    if not good:
+def _summed_up(run_dir: Path, store: CohortStore, team: Team) -> Measured:
+    events = read_events(run_dir)
+    tiles = [event for event in events if event["event"] == "tile_done"]
+    if not any(tile["failed"] < tile["pairs"] for tile in tiles):
         raise UsageError(
             "E_CALIBRATION",
-            f"none of {sum(tile.pairs for tile in tiles)} pairs that were tried succeeded; register"
-            " a few, as with --pairs random:4, and see what their rows say",
+            f"none of {sum(tile['pairs'] for tile in tiles)} pairs that were tried succeeded;"
+            " register a few, as with --pairs random:4, and see what their rows say",
         )
-    prepared = max(sum(one.subjects for one in seen), 1)
+    begun = next(event["time"] for event in events if event["event"] == "run_started")
+    prepared = max(sum(tile["prepared"] for tile in tiles), 1)
+    last = tiles[-1]
+    on_card = max(tile["device_bytes"] for tile in tiles)
     return Measured(
         pair_s=_per_pair(tiles),
-        prepare_s=sum(tile.seconds.get("prepare_s", 0) for tile in tiles) / prepared,
-        read_s=sum(tile.seconds.get("read_s", 0) for tile in tiles) / prepared,
-        tile_s=statistics.median(tile.seconds.get("commit_s", 0.0) for tile in tiles),
-        start_s=statistics.median(one.start_s for one in seen),
-        subject_bytes=max(one.subject_bytes for one in seen),
+        prepare_s=sum(tile["seconds"].get("prepare_s", 0) for tile in tiles) / prepared,
+        read_s=sum(tile["seconds"].get("read_s", 0) for tile in tiles) / prepared,
+        tile_s=_SCHEDULED_S + statistics.median(tile["seconds"]["commit_s"] for tile in tiles),
+        start_s=_start_s(begun, tiles),
+        subject_bytes=max(tile["kept_bytes"] // max(tile["kept"], 1) for tile in tiles),
         stored_bytes=_stored_bytes(store),
-        row_bytes=max(one.part_bytes for one in seen) / max(tiles[-1].pairs, 1),
-        worker_bytes=max(one.worker_bytes for one in seen),
-        device_bytes=max(one.device_bytes for one in seen),
-        processes=len(seen),
-        pairs=sum(tile.pairs for tile in tiles),
+        row_bytes=part_path(run_dir, last["tile_id"]).stat().st_size / last["pairs"],
+        worker_bytes=max(
+            tile["memory_bytes"] - (0 if on_card else tile["kept_bytes"]) for tile in tiles
+        ),
+        device_bytes=on_card,
+        processes=max(team.size, 1),
+        pairs=sum(tile["pairs"] for tile in tiles),
     )
+
+
+def _per_pair(tiles: Sequence[Mapping[str, Any]]) -> float:
+    """Seconds of a pair beside what is counted by subject or by tile; the mean, as pairs differ."""
+    spent = [
+        tile["elapsed_s"] - sum(tile["seconds"].get(kind, 0.0) for kind in _APART) for tile in tiles
+    ]
+    return sum(spent) / sum(tile["pairs"] for tile in tiles)
+
+
+def _start_s(begun: str, tiles: Sequence[Mapping[str, Any]]) -> float:
+    """From the start of the workers to the first tile of each, in the mean."""
+    first: dict[str, float] = defaultdict(lambda: math.inf)
+    for tile in tiles:
+        start = datetime.fromisoformat(tile["time"]).timestamp() - tile["elapsed_s"]
+        first[tile["worker"]] = min(first[tile["worker"]], start)
+    return statistics.mean(first.values()) - datetime.fromisoformat(begun).timestamp()
 
 
 def _stored_bytes(store: CohortStore) -> int:
     """Of the arrays of one subject, which all have about the same, before compression."""
     arrays = store.record(store.subject_ids[0])["arrays"].values()
     return sum(math.prod(one["shape"]) * np.dtype(one["dtype"]).itemsize for one in arrays)
-
-
-def _per_pair(tiles: Sequence[TileReport]) -> float:
-    """Seconds of a pair beside what is counted by subject or by tile; the mean, as pairs differ."""
-    apart = ("read_s", "prepare_s", "commit_s")
-    spent = [tile.elapsed_s - sum(tile.seconds.get(kind, 0.0) for kind in apart) for tile in tiles]
-    return sum(spent) / sum(tile.pairs for tile in tiles)

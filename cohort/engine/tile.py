@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
+import psutil
 import torch
 
 from cohort.data.one_thread import one_thread
@@ -52,6 +53,8 @@ class TileReport:
         worker: host and process.
         seconds: the time by kind: reading, preparing, registering, measuring, committing.
         prepared: subjects that were not at hand.
+        kept, kept_bytes: subjects that are at hand now, and what they take.
+        memory_bytes, device_bytes: of the whole process, and the most that it had on its card.
     """
 
     tile_id: str
@@ -61,6 +64,10 @@ class TileReport:
     worker: str
     seconds: dict[str, float]
     prepared: int = 0
+    kept: int = 0
+    kept_bytes: int = 0
+    memory_bytes: int = 0
+    device_bytes: int = 0
 
 
 def run_tile(
@@ -102,8 +109,19 @@ def run_tile(
             sweep_crumbs(run_dir, [tile.tile_id])
     spent = {kind: s - before.get(kind, 0.0) for kind, s in workbench.seconds.items()}
     elapsed_s = time.perf_counter() - start
-    new = subjects.prepared - prepared
-    return TileReport(tile.tile_id, len(tile.pairs), failed, elapsed_s, worker, spent, new)
+    return TileReport(
+        tile.tile_id,
+        len(tile.pairs),
+        failed,
+        elapsed_s,
+        worker,
+        spent,
+        subjects.prepared - prepared,
+        len(subjects),
+        subjects.size,
+        psutil.Process().memory_info().rss,
+        torch.cuda.max_memory_allocated() if workbench.device.type == "cuda" else 0,
+    )
 
 
 def _rows_of_tile(

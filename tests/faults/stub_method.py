@@ -5,6 +5,7 @@ worker processes of ``stub_driver.py``. What it does to which pair is said by th
 variable ``STUB``: ``{"slow": [0.005, 0.02], "poison": {"00 03": "kill"}}``.
 """
 
+import ctypes
 import hashlib
 import json
 import os
@@ -67,7 +68,7 @@ def _act(name: str) -> None:
     if poison == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     elif poison == "segfault":
-        os.kill(os.getpid(), signal.SIGSEGV)
+        ctypes.string_at(0)  # in this thread; a signal would reach another one, some time later
     elif poison == "exit":
         os._exit(7)
     elif poison == "hang":

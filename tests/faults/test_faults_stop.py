@@ -4,12 +4,14 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import polars as pl
 import pytest
 from fault_runs import assert_whole, ended, gone, parts, planned, start, wait_until, workers_of
 
 from cohort.data.store import CohortStore
+from cohort.engine.cluster.local import closed_in_time
 from cohort.engine.events import read_events
 from cohort.engine.run import run
 from cohort.engine.stop import Stopped, request_stop, stop_path
@@ -86,6 +88,26 @@ def test_a_suspended_worker_is_no_dead_one(
     code, err = ended(driver)
     assert code == 0, err
     assert_whole(run_dir, undisturbed)
+
+
+class NeverCloses:
+    """A cluster that waits for ever for a worker, as Dask's may if one died just before."""
+
+    workers: ClassVar[dict[str, object]] = {}
+    shutdown_on_close = True
+
+    def close(self, timeout: float) -> None:
+        assert 0 < timeout < 20
+        raise TimeoutError
+
+
+def test_a_cluster_that_does_not_close_holds_nobody_up() -> None:
+    cluster = NeverCloses()
+    with closed_in_time(cluster):  # pyright: ignore[reportArgumentType]
+        pass
+    assert not cluster.shutdown_on_close
+    with pytest.raises(KeyboardInterrupt), closed_in_time(cluster):  # pyright: ignore
+        raise KeyboardInterrupt
 
 
 def test_a_stop_file_ends_a_plain_loop_between_two_pairs(

@@ -1,7 +1,7 @@
 """Dask's workers as the crew of :func:`cohort.engine.dispatch.drive`."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import CancelledError
 from queue import Empty, SimpleQueue
 from typing import cast
@@ -16,6 +16,7 @@ from cohort.engine.tiles import Tiles
 from cohort.errors import SchedulerError, UsageError
 
 _LOOK_S = 2.0  # between two looks at who is there
+_RESULT_S = 10.0  # for a small result to come; its tile is committed in any case
 _GONE = "the scheduler is gone, or does not answer; the same command goes on from here"
 
 
@@ -45,6 +46,8 @@ class DaskCrew:
         self._times_begun, self._deaths_at = times_begun, dict[int, int]()
         self._work: dict[Future, tuple[str, int]] = {}
         self._ended: SimpleQueue[Future] = SimpleQueue()
+        self._stranded: set[Future] = set()
+        self._given_up: set[Future] = set()
         self._names: tuple[str, ...] = ()
         self._looked_at = -_LOOK_S
         self._alone_since = time.monotonic()
@@ -63,6 +66,7 @@ class DaskCrew:
             return self._names
         try:
             threads = cast(dict[str, int], self._client.nthreads())
+            self._give_up_stranded(threads)
         except (OSError, TimeoutError, ValueError, RuntimeError) as error:
             raise SchedulerError("E_SCHEDULER", _GONE) from error
         self._looked_at = now
@@ -106,7 +110,11 @@ class DaskCrew:
             return []
         worker, position = self._work.pop(future)
         try:
-            return [Ended(worker, position, future.result())]
+            if future in self._given_up:
+                return [Ended(worker, position, None)]
+            return [Ended(worker, position, future.result(timeout=_RESULT_S))]
+        except TimeoutError:  # the worker that had it died before it was fetched
+            return [Ended(worker, position, None)]
         except KilledWorker:
             self._looked_at = -_LOOK_S  # it is not there any more
             return [Ended(worker, position, None, died=self._was_at_work(position))]
@@ -115,7 +123,25 @@ class DaskCrew:
         except CancelledError as error:
             raise SchedulerError("E_SCHEDULER", _GONE) from error
         finally:
+            self._given_up.discard(future)
             future.release()
+
+    def _give_up_stranded(self, present: Collection[str]) -> None:
+        """Take back tiles for workers that are gone and which nobody has, at the second look.
+
+        Dask gives a tile to others only if its worker is gone when it is given out; one that waits
+        for a worker which dies before it is ready waits for ever.
+        """
+        lost = {one for one, (worker, _) in self._work.items()
+                if worker not in present and one.status == "pending"}  # fmt: skip
+        if again := lost & self._stranded:
+            held = cast(dict[str, list[str]], self._client.processing())
+            had = {key for keys in held.values() for key in keys}
+            for future in again:
+                if future.key not in had:
+                    self._given_up.add(future)
+                    future.cancel()
+        self._stranded = lost
 
     def _was_at_work(self, position: int) -> bool:
         """Whether a worker that died was at work on a tile, or had it only in line."""

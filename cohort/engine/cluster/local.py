@@ -4,7 +4,9 @@ import logging
 import os
 import signal
 import threading
-from contextlib import suppress
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from distributed import Nanny, Scheduler, SpecCluster
@@ -22,7 +24,7 @@ _ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": str(2**30),
     "MALLOC_MMAP_THRESHOLD_": str(2**25),
 }
-_HASTE_S = 1.0
+_PATIENCE_S, _HASTE_S, _MARGIN_S = 10.0, 1.0, 3.0
 CONFIG: dict[str, Any] = {
     "distributed.scheduler.allowed-failures": 0,  # the driver decides about another attempt
     # a worker that died comes back when its kernels are loaded; Dask gives up after 15 s
@@ -64,24 +66,40 @@ def local_cluster(team: Team, *, dashboard: bool) -> SpecCluster:
         raise SchedulerError("E_WORKER", f"{message}; need fewer, or 0 for none") from error
 
 
-def hasten(cluster: SpecCluster, kind: type[BaseException] | None, *_: object) -> None:
-    """Give workers one second to close if that is because of an error: Dask gives them four.
+@contextmanager
+def closed_in_time(cluster: SpecCluster) -> Iterator[SpecCluster]:
+    """Close a cluster within seconds, whatever its workers are at; within five after an error.
 
-    What is called with the kind of the error, or None, as a context is left.
+    Dask gives workers four seconds to end, and waits for ever for one that died and is just coming
+    back as its cluster closes.
     """
-    if kind is None:
-        return
-    nannies = [one for one in cluster.workers.values() if isinstance(one, Nanny)]
+    patience_s = _PATIENCE_S
+    try:
+        yield cluster
+    except BaseException:
+        patience_s = _HASTE_S
+        raise
+    finally:
+        nannies = [one for one in cluster.workers.values() if isinstance(one, Nanny)]
+        timer = threading.Timer(patience_s, _kill, [nannies])
+        timer.daemon = True
+        timer.start()
+        try:
+            cluster.close(timeout=patience_s + _MARGIN_S)
+        except TimeoutError:
+            cluster.shutdown_on_close = False  # else it is tried once more as Python ends
+            for _ in range(5):  # a nanny that is not closing starts another one
+                _kill(nannies)
+                time.sleep(0.2)
+        finally:
+            timer.cancel()
 
-    def kill() -> None:
-        for nanny in nannies:
-            if nanny.pid is not None:
-                with suppress(ProcessLookupError):
-                    os.kill(nanny.pid, signal.SIGKILL)
 
-    timer = threading.Timer(_HASTE_S, kill)
-    timer.daemon = True
-    timer.start()
+def _kill(nannies: list[Nanny]) -> None:
+    for nanny in nannies:
+        if nanny.pid is not None:
+            with suppress(ProcessLookupError):
+                os.kill(nanny.pid, signal.SIGKILL)
 
 
 def _options(name: str, environment: dict[str, str]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from distributed import Client
 from cohort.engine.breadcrumbs import times_begun
 from cohort.engine.cluster.crew import DaskCrew
 from cohort.engine.cluster.given import connected
-from cohort.engine.cluster.local import CONFIG, hasten, local_cluster
+from cohort.engine.cluster.local import CONFIG, closed_in_time, local_cluster
 from cohort.engine.cluster.plugin import WorkbenchPlugin
 from cohort.engine.dispatch import ATTEMPTS, drive
 from cohort.engine.opening import Opening
@@ -78,9 +78,7 @@ def run_on_workers(
 def _client(team: Team, stack: ExitStack, *, dashboard: bool) -> Client:
     if team.scheduler is not None:
         return stack.enter_context(connected(team))
-    cluster = local_cluster(team, dashboard=dashboard)
-    stack.enter_context(cluster)
-    stack.push(partial(hasten, cluster))
+    cluster = stack.enter_context(closed_in_time(local_cluster(team, dashboard=dashboard)))
     return stack.enter_context(Client(cluster, set_as_default=False))
 
 
