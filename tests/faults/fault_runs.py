@@ -34,10 +34,12 @@ def decided(run_dir: Path) -> pl.DataFrame:
 
 
 def start(
-    store: CohortStore, run_dir: Path, *options: object, workers: int = 2, **stub: object
+    store: CohortStore, run_dir: Path, *options: object, workers: int | None = 2, **stub: object
 ) -> subprocess.Popen[str]:
     """A driver with the stub method, in a session of its own as a terminal would have."""
-    command = [sys.executable, _DRIVER, "register", store.path, run_dir, "--workers", workers]
+    command = [sys.executable, _DRIVER, "register", store.path, run_dir]
+    if workers is not None:
+        options = ("--workers", workers, *options)
     return subprocess.Popen(
         [str(word) for word in (*command, *options)],
         stdout=subprocess.PIPE,
