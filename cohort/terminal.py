@@ -26,9 +26,7 @@ from rich.text import Text
 from cohort.data.ingest import IngestReport
 from cohort.data.places import Where
 from cohort.engine.results import Summary
-from cohort.engine.room import size_text
 from cohort.engine.run import RunReport
-from cohort.engine.spec import RunSpec
 
 _WATCH_S = 2.0
 # paths and digests stay whole: nothing is wrapped, and no :x: in a name becomes a picture
@@ -156,30 +154,6 @@ def say_ingest(store: Where, report: IngestReport) -> None:
         name: {"code": code, "message": message}
         for name, (code, message) in report.quarantined.items()
     })  # fmt: skip
-
-
-def say_plan(run_dir: Path, spec: RunSpec) -> None:
-    """What a run is going to do."""
-    settings = spec.method.settings.model_dump(exclude_none=True)
-    say_table(
-        str(run_dir),
-        {
-            "store": spec.store,
-            "subjects": len(spec.subject_ids),
-            "pairs": f"{spec.n_pairs:,} ({spec.pairs})",
-            "tiles": f"{spec.n_tiles:,} of at most {spec.tile_size} x {spec.tile_size} subjects",
-            "method": f"{spec.method.name}: "
-            + ", ".join(f"{name}={value}" for name, value in settings.items()),
-            "fingerprint": spec.fingerprint,
-            **_kept(spec),
-        },
-    )
-
-
-def _kept(spec: RunSpec) -> dict[str, str]:
-    if spec.kept_bytes is None:
-        return {}
-    return {"displacements": f"{spec.keep_displacements}, about {size_text(spec.kept_bytes)}"}
 
 
 def say_run(run_dir: Path, report: RunReport, summary: Summary) -> None:

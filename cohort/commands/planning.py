@@ -16,6 +16,7 @@ from cohort.engine.calibrate import calibrate
 from cohort.engine.estimate import Estimate, estimate
 from cohort.engine.pairs import neighbours_asked, select_pairs
 from cohort.engine.plan import PlanSettings, tiles_of
+from cohort.engine.room import size_text
 from cohort.engine.spec import RunSpec
 from cohort.engine.team import Team
 from cohort.errors import UsageError
@@ -89,6 +90,24 @@ def _refuse_what_cannot_fit(run_dir: Path, own: Estimate) -> None:
             f"the rows of {run_dir} will take {own.written_bytes / 1e9:,.1f} GB and"
             f" {disk / 1e9:,.1f} GB are free; use another disk, or fewer --pairs",
         )
+
+
+def plan_rows(spec: RunSpec) -> dict[str, object]:
+    """What a run is going to do, for people."""
+    settings = spec.method.settings.model_dump(exclude_none=True)
+    told = ", ".join(f"{name}={value}" for name, value in settings.items())
+    rows: dict[str, object] = {
+        "store": spec.store,
+        "subjects": len(spec.subject_ids),
+        "pairs": f"{spec.n_pairs:,} ({spec.pairs})",
+        "tiles": f"{spec.n_tiles:,} of at most {spec.tile_size} x {spec.tile_size} subjects",
+        "method": f"{spec.method.name}: {told}",
+        "fingerprint": spec.fingerprint,
+    }
+    if spec.kept_bytes is not None:
+        size = size_text(spec.kept_bytes)
+        rows["displacements"] = f"{spec.keep_displacements}, about {size}"
+    return rows
 
 
 def estimate_rows(

@@ -11,6 +11,7 @@ from cohort.commands.planning import (
     estimate_rows,
     estimates_of,
     is_worth_a_trial,
+    plan_rows,
     with_trial,
 )
 from cohort.config.method import MethodConfig, method_config
@@ -101,7 +102,7 @@ def plan(
         document = spec.model_dump(mode="json", exclude_none=True)
         terminal.say_json({**document, "estimates": estimate_facts(estimates, hourly_price)})
         return
-    terminal.say_plan(run_dir, spec)
+    terminal.say_table(str(run_dir), plan_rows(spec))
     if estimates:
         title = f"expected, from {spec.measured.pairs} pairs tried here" if spec.measured else ""
         terminal.say_columns(title, *estimate_rows(estimates, hourly_price))

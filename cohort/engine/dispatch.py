@@ -145,11 +145,9 @@ def drive(
     Raises:
         SchedulerError: ``E_WORKER`` if workers died eight times over one tile.
     """
-    dispatch = Dispatch(tiles.counts)
+    dispatch, fates = Dispatch(tiles.counts), _Fates(tiles)
     dispatch.share_out(crew.names())
     held: dict[str, int] = {}
-    attempts: dict[int, int] = {}
-    deaths: dict[int, int] = {}
     flying = 0
     while True:
         present = crew.names()
@@ -161,8 +159,7 @@ def drive(
             position = dispatch.next_for(worker)
             if position is None:
                 break
-            attempts[position] = attempts.get(position, 0) + 1
-            crew.submit(worker, position, attempts[position])
+            crew.submit(worker, position, fates.begin(position))
             held[worker] = held.get(worker, 0) + 1
             flying += 1
         if not flying and (ends or dispatch.is_empty):
@@ -172,16 +169,38 @@ def drive(
             if ended.worker in held:
                 held[ended.worker] -= 1
             if ended.report is None:
-                if ended.died:
-                    deaths[ended.position] = deaths.get(ended.position, 0) + 1
-                if deaths.get(ended.position, 0) >= ATTEMPTS:
-                    raise _endless(tiles, ended.position, ATTEMPTS)
-                if attempts[ended.position] >= _ATTEMPTS_IN_ALL:
-                    raise _endless(tiles, ended.position, _ATTEMPTS_IN_ALL)
+                fates.note(ended.position, died=ended.died)
                 dispatch.again(ended.position)
             else:
-                del attempts[ended.position]
+                fates.forget(ended.position)
                 yield ended.report
+
+
+class _Fates:
+    """How often each tile was begun, and how often a worker died over it."""
+
+    def __init__(self, tiles: Tiles) -> None:
+        self._tiles = tiles
+        self._begun: dict[int, int] = {}
+        self._deaths: dict[int, int] = {}
+
+    def begin(self, position: int) -> int:
+        """Note an attempt; returns its number."""
+        self._begun[position] = self._begun.get(position, 0) + 1
+        return self._begun[position]
+
+    def forget(self, position: int) -> None:
+        """A tile is done."""
+        del self._begun[position]
+        self._deaths.pop(position, None)
+
+    def note(self, position: int, *, died: bool) -> None:
+        """Note an attempt that did not come to its end; raises ``SchedulerError`` at the last."""
+        self._deaths[position] = self._deaths.get(position, 0) + died
+        if self._deaths[position] >= ATTEMPTS:
+            raise _endless(self._tiles, position, ATTEMPTS)
+        if self._begun[position] >= _ATTEMPTS_IN_ALL:
+            raise _endless(self._tiles, position, _ATTEMPTS_IN_ALL)
 
 
 def _with_room(present: Sequence[str], held: Mapping[str, int]) -> list[str]:

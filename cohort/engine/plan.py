@@ -1,7 +1,5 @@
 """A run before its first pair: which pairs, in which tiles, by which method, on what data."""
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,7 +23,7 @@ from cohort.engine.nearest import nearest_pairs
 from cohort.engine.pairs import neighbours_asked, select_pairs
 from cohort.engine.room import with_room
 from cohort.engine.run_folder import PAIRS_FILE, make_folder, write_pairs, write_spec
-from cohort.engine.spec import SCHEMA, Device, RunSpec, current_versions, differences
+from cohort.engine.spec import Device, RunSpec, current_versions, differences, plan_digest
 from cohort.engine.tiles import Tiles, tile_side
 from cohort.errors import StorageError, UsageError
 
@@ -120,10 +118,9 @@ def make_plan(
 
 
 def _pairs(store: CohortStore, design: str, subject_ids: tuple[str, ...], seed: int) -> PairSet:
-    neighbours = neighbours_asked(design, len(subject_ids))
-    return (
-        nearest_pairs(store, neighbours) if neighbours else select_pairs(design, subject_ids, seed)
-    )
+    if neighbours := neighbours_asked(design, len(subject_ids)):
+        return nearest_pairs(store, neighbours)
+    return select_pairs(design, subject_ids, seed)
 
 
 def _tile_size(pairs: PairSet, subjects: int, settings: PlanSettings) -> int:
@@ -131,12 +128,6 @@ def _tile_size(pairs: PairSet, subjects: int, settings: PlanSettings) -> int:
         return tile_side(pairs, subjects, workers=settings.workers)
     fit = subjects_at_hand(settings.measured, settings.workers)
     return tile_side(pairs, subjects, settings.measured.pair_s, settings.workers, fit)
-
-
-def plan_digest(facts: Mapping[str, Any]) -> str:
-    """sha256 over all that a run's results depend on, and how they are cut into tiles."""
-    canonical = json.dumps({"run_schema": SCHEMA, **facts}, sort_keys=True)
-    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def _chosen(

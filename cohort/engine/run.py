@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 from cohort.data.store import CohortStore
@@ -107,42 +108,57 @@ def run(
     with only_driver(run_dir, steal=options.steal) as lease:
         tiles = _left(run_dir, spec, lease, team, retry_failed=options.retry_failed)
         report = RunReport(already_done=spec.n_pairs - tiles.n_pairs)
-        say = progress or (lambda report, pairs: None)
-        say(report, spec.n_pairs)
-        if not len(tiles):
-            compact(run_dir)
-            return report
-        facts = {"workers": team.size, "pairs": tiles.n_pairs, "epoch": lease.epoch}
-        log_event(run_dir, "run_started", **facts)
-        start, done = time.perf_counter(), 0
-        opening = Opening(
-            run_dir=run_dir.resolve(),
-            store=store.address,
-            workers=max(team.size, 1),
-            batch=options.batch,
-            keep_features=options.keep_features,
-            trust_code=options.trust_code,
-            epoch=lease.epoch,
-            pair_timeout_s=options.pair_timeout_s,
-        )
-        work = _work(tiles, opening, team, on_dashboard)
-        # closed, so that no worker is left when the lock is
-        with signals_answered(run_dir) as signals, closing(work) as reports:
-            for tile in reports:
-                lease.check()
-                _add(report, tile)
-                done += 1
-                report.elapsed_s = time.perf_counter() - start
-                log_event(run_dir, "tile_done", **asdict(tile))
-                say(report, spec.n_pairs)
-        if done < len(tiles):
-            log_event(run_dir, "run_stopped", pairs=report.pairs, failed=report.failed)
-            raise Stopped(signals[0] if signals else signal.SIGINT)
-        log_event(run_dir, "run_finished", pairs=report.pairs, failed=report.failed)
+        say = partial(progress or (lambda report, pairs: None), report, spec.n_pairs)
+        say()
+        if len(tiles):
+            facts = {"workers": team.size, "pairs": tiles.n_pairs, "epoch": lease.epoch}
+            log_event(run_dir, "run_started", **facts)
+            opening = _opening(run_dir, store, team, options, lease.epoch)
+            _done(tiles, _work(tiles, opening, team, on_dashboard), lease, report, say)
         compact(run_dir)
         if not lease.stolen:
             sweep_run(run_dir)  # what was set aside is committed anew
     return report
+
+
+def _done(
+    tiles: Tiles,
+    work: Generator[TileReport, None, None],
+    lease: Lease,
+    report: RunReport,
+    say: Callable[[], None],
+) -> None:
+    """Follow the work to its end; raises ``Stopped`` if it ends before all is done."""
+    run_dir, start, done = lease.run_dir, time.perf_counter(), 0
+    # closed, so that no worker is left when the lock is
+    with signals_answered(run_dir) as signals, closing(work) as reports:
+        for tile in reports:
+            lease.check()
+            _add(report, tile)
+            done += 1
+            report.elapsed_s = time.perf_counter() - start
+            log_event(run_dir, "tile_done", **asdict(tile))
+            say()
+    is_whole = done == len(tiles)
+    event = "run_finished" if is_whole else "run_stopped"
+    log_event(run_dir, event, pairs=report.pairs, failed=report.failed)
+    if not is_whole:
+        raise Stopped(signals[0] if signals else signal.SIGINT)
+
+
+def _opening(
+    run_dir: Path, store: CohortStore, team: Team, options: DriverOptions, epoch: int
+) -> Opening:
+    return Opening(
+        run_dir=run_dir.resolve(),
+        store=store.address,
+        workers=max(team.size, 1),
+        batch=options.batch,
+        keep_features=options.keep_features,
+        trust_code=options.trust_code,
+        epoch=epoch,
+        pair_timeout_s=options.pair_timeout_s,
+    )
 
 
 def _left(run_dir: Path, spec: RunSpec, lease: Lease, team: Team, *, retry_failed: bool) -> Tiles:

@@ -1,7 +1,9 @@
 """The facts of a run, as ``run.json`` keeps them, and how those of two runs differ."""
 
+import hashlib
+import json
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -77,6 +79,12 @@ class RunSpec(BaseModel):
             raise StorageError(
                 "E_RUN", f"{path} is damaged or of another version: {what}"
             ) from None
+
+
+def plan_digest(facts: Mapping[str, Any]) -> str:
+    """sha256 over all that a run's results depend on, and how they are cut into tiles."""
+    canonical = json.dumps({"run_schema": SCHEMA, **facts}, sort_keys=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def differences(existing: RunSpec, asked: RunSpec) -> Iterator[str]:

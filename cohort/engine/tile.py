@@ -94,34 +94,36 @@ def run_tile(
     start, before = time.perf_counter(), dict(workbench.seconds)
     subjects = workbench.subjects
     subjects.name(tile.subject_ids)
-    prepared = subjects.prepared
-    run_dir, worker = workbench.run_dir, f"{socket.gethostname()}-{os.getpid()}"
-    failed = 0
-    if not part_path(run_dir, tile.tile_id).exists():
+    prepared, failed = subjects.prepared, 0
+    worker = f"{socket.gethostname()}-{os.getpid()}"
+    if not part_path(workbench.run_dir, tile.tile_id).exists():
         kept = Beside()
         rows = _rows_of_tile(workbench, tile, epoch, watchdog, kept)
         common = {"tile": tile.tile_id, "worker": worker, "attempt": attempt}
         failed = sum(row["status"] != "ok" for row in rows)
-        with workbench.timed("commit_s"):
-            # first, as the part vouches for all that belongs to its rows
-            once_more(partial(kept.write, run_dir, tile.tile_id))
-            once_more(partial(commit_part, run_dir, tile.tile_id, [row | common for row in rows]))
-            sweep_crumbs(run_dir, [tile.tile_id])
-    spent = {kind: s - before.get(kind, 0.0) for kind, s in workbench.seconds.items()}
-    elapsed_s = time.perf_counter() - start
+        _commit(workbench, tile.tile_id, [row | common for row in rows], kept)
     return TileReport(
         tile.tile_id,
         len(tile.pairs),
         failed,
-        elapsed_s,
+        time.perf_counter() - start,
         worker,
-        spent,
+        {kind: spent - before.get(kind, 0.0) for kind, spent in workbench.seconds.items()},
         subjects.prepared - prepared,
         len(subjects),
         subjects.size,
         psutil.Process().memory_info().rss,
         torch.cuda.max_memory_allocated() if workbench.device.type == "cuda" else 0,
     )
+
+
+def _commit(workbench: Workbench, tile_id: str, rows: list[Row], kept: Beside) -> None:
+    run_dir = workbench.run_dir
+    with workbench.timed("commit_s"):
+        # first, as the part vouches for all that belongs to its rows
+        once_more(partial(kept.write, run_dir, tile_id))
+        once_more(partial(commit_part, run_dir, tile_id, rows))
+        sweep_crumbs(run_dir, [tile_id])
 
 
 def _rows_of_tile(

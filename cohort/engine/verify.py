@@ -15,10 +15,9 @@ from cohort.engine.inspection import ROW_FACTS, Finding, PlannedRows, by_tile
 from cohort.engine.leftovers import unlisted
 from cohort.engine.manifest import Compacted, Manifest, load_manifest, manifest_path
 from cohort.engine.parts import loose_tiles, read_part, row_groups
-from cohort.engine.plan import plan_digest
 from cohort.engine.results import SCHEMA, part_path
 from cohort.engine.run_copy import copy_path, kept_document
-from cohort.engine.spec import RunSpec
+from cohort.engine.spec import RunSpec, plan_digest
 from cohort.errors import StorageError, SubjectError, UsageError
 
 # of run.json, what the plan's digest is of
