@@ -42,8 +42,9 @@ def test_a_poison_pair_costs_its_own_row_and_is_tried_again_on_request(
     for pair, (_, status, words) in POISON.items():
         assert found[pair][0] == status
         assert words in found[pair][1]
-    # three deaths each, and that of the tile which does not end; nobody else's pair is tried often
-    assert rows["attempt"].max() <= 7
+    # three deaths of each of three pairs and that of the one which does not end: a tile that is in
+    # line beside all of them is given out once more than that
+    assert rows["attempt"].max() <= 11
     assert "run_finished" in {event["event"] for event in read_events(run_dir)}
     assert_others_same(run_dir, undisturbed)
     # what killed is gone now, and --retry-failed makes these rows good
