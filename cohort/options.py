@@ -115,8 +115,9 @@ Pairs = Annotated[
     str | None,
     typer.Option(
         help="all (ordered), unordered, atlas:X (X moves onto everyone), to:X (everyone moves onto"
-        " X), X a subject or a NIfTI file; random:K or FILE.csv with columns fixed,moving."
-        " [default: all]"
+        " X), X a subject or a NIfTI file; random:K; regular:K (everyone fixed in K and moving in"
+        " K); knn:K (the K most alike); between:A*,B* (ids); or FILE.csv with columns"
+        " fixed,moving. [default: all]"
     ),
 ]
 AtlasLabels = Annotated[

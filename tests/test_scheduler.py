@@ -15,6 +15,7 @@ import pytest
 from helpers import tiny_cohort
 from small_run import decided, planned
 
+from cohort.commands.crew import on_cards
 from cohort.data.store import CohortStore
 from cohort.engine.cluster.given import refuse_open_network
 from cohort.engine.cluster.local import local_cluster
@@ -162,3 +163,12 @@ def test_cards_that_are_not_there_are_refused(text: str) -> None:
     assert caught.value.code == "E_DEVICE"
     with pytest.raises(UsageError, match="finds no GPU here"):
         parse_gpus("all", 0)
+
+
+def test_a_run_on_gpus_has_one_worker_a_card(monkeypatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert on_cards(Team(16), "cuda", None) == Team(gpus=(0, 1))
+    for asked in (Team(3), Team(gpus=(1,)), Team(scheduler="tls://node:1")):
+        assert on_cards(asked, "cuda", 3) == asked
+        assert on_cards(asked, "cpu", None) == asked
+    assert on_cards(Team(gpus=(1,)), "cuda", None) == Team(gpus=(1,))

@@ -54,3 +54,14 @@ def device_of(asked: str | None, team: Team = PLAIN, *, here: bool = True) -> De
             "--device cuda: torch finds no GPU here; plan with --no-trial, register where one is",
         )
     return "cuda" if team.gpus or asked == "cuda" else "cpu" if asked == "cpu" else None
+
+
+def on_cards(team: Team, device: Device | None, workers: int | None) -> Team:
+    """One worker a card for a run on GPUs, unless the workers were asked for.
+
+    Raises:
+        UsageError: ``E_DEVICE`` if there is no card.
+    """
+    if device == "cuda" and workers is None and team.scheduler is None and not team.gpus:
+        return Team(gpus=parse_gpus("all", torch.cuda.device_count()))
+    return team

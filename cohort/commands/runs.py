@@ -5,7 +5,7 @@ from pathlib import Path
 import typer
 
 from cohort import terminal
-from cohort.commands.crew import device_of, team_of
+from cohort.commands.crew import device_of, on_cards, team_of
 from cohort.commands.planning import (
     estimate_facts,
     estimate_rows,
@@ -79,7 +79,8 @@ def plan(
 
     Some pairs are tried for that, for up to a minute.
     """
-    here = worker_count(workers)
+    chosen = device_of(device, here=trial)
+    team = on_cards(Team(worker_count(workers)), chosen if trial else None, workers)
     settings = PlanSettings(
         method=_method(method, config, assignments),
         pairs=pairs,
@@ -90,14 +91,14 @@ def plan(
         metrics=None if metrics is None else families_of(metrics),
         keep_uncertainty=keep_uncertainty,
         keep_displacements=keep_displacements,
-        device=device_of(device, here=trial),
-        workers=here,
+        device=chosen,
+        workers=max(team.size, 1),
     )
     opened = CohortStore.open(store)
     if trial:
-        settings = with_trial(run_dir, opened, settings, Team(here), quiet=json)
+        settings = with_trial(run_dir, opened, settings, team, quiet=json)
     spec = open_run(run_dir, opened, settings)
-    estimates = estimates_of(run_dir, spec, here) if spec.measured else []
+    estimates = estimates_of(run_dir, spec, team.size) if spec.measured else []
     if json:
         document = spec.model_dump(mode="json", exclude_none=True)
         terminal.say_json({**document, "estimates": estimate_facts(estimates, hourly_price)})
@@ -141,6 +142,8 @@ def register(
     Makes the plan if there is none. Stop it at any time: what was committed is kept.
     """
     team = team_of(workers, gpus, scheduler or scheduler_file, insecure_network)
+    chosen = device_of(device, team, here=team.scheduler is None)
+    team = on_cards(team, chosen, workers)
     if dashboard:
         check_dashboard(team)
     opened = CohortStore.open(store)
@@ -154,13 +157,13 @@ def register(
         metrics=None if metrics is None else families_of(metrics),
         keep_uncertainty=keep_uncertainty,
         keep_displacements=keep_displacements,
-        device=device_of(device, team, here=team.scheduler is None),
+        device=chosen,
         workers=max(team.size, 1),
     )
     if team.scheduler is None and is_worth_a_trial(opened, settings):
         settings = with_trial(run_dir, opened, settings, team, quiet=json)
     spec = open_run(run_dir, opened, settings)
-    team = team.no_more_than(spec.n_tiles)
+    team = on_cards(team, spec.device, workers).no_more_than(spec.n_tiles)
     with terminal.progress_bar("registering", quiet=json) as update:
 
         def progress(report: RunReport, total: int) -> None:

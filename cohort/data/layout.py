@@ -4,6 +4,7 @@ cohort.zarr/zarr.json                 attributes.cohort: schema, grid, settings,
 cohort.zarr/subjects/<subject_id>/    image, labels, mask, keypoints, to_template, from_template
                                       commit.json, written last: what has none does not exist
 cohort.zarr/quarantine/<subject_id>.json
+cohort.zarr/features/<method>/         what `--keep-features` keeps; see cohort.data.kept_features
 
 On object storage, where no folder can be renamed, a subject's arrays lie in
 ``versions/<subject_id>/<version>/`` and ``commit.json`` names the version.

@@ -107,11 +107,6 @@ class Tiles:
         names = self.subject_ids
         return Tile(tile_id, tuple((names[fixed], names[moving]) for fixed, moving in rows))
 
-    def subjects_of(self, position: int) -> np.ndarray:
-        """Indices of the subjects of a tile, each once."""
-        first, second = self.blocks[position].tolist()
-        return np.unique(self.pairs.within(first, second, self.side))
-
     def without(self, tile_ids: set[str]) -> "Tiles":
         """Those that are still to be done, in the same order."""
         codes = {self._code(*map(int, one.split("-"))) for one in tile_ids}
