@@ -24,9 +24,10 @@ from typing import Any
 from benchmarks.machine import cpu_name
 from cohort.data.ingest import IngestSettings, ingest
 from cohort.data.store import CohortStore
+from cohort.engine.choices import PlanSettings
 from cohort.engine.doctor import warm
 from cohort.engine.events import pairs_per_hour, seconds_a_pair
-from cohort.engine.plan import PlanSettings, open_run
+from cohort.engine.plan import open_run
 from cohort.engine.results import read_rows, summarise
 from cohort.engine.run import run
 from cohort.engine.team import Team

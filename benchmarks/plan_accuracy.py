@@ -25,9 +25,10 @@ from cohort.data.ingest import IngestSettings, ingest
 from cohort.data.store import CohortStore
 from cohort.engine.budgets import subjects_at_hand
 from cohort.engine.calibrate import calibrate
+from cohort.engine.choices import PlanSettings
 from cohort.engine.doctor import warm
 from cohort.engine.estimate import estimate
-from cohort.engine.plan import PlanSettings, open_run, tiles_of
+from cohort.engine.plan import open_run, tiles_of
 from cohort.engine.run import run
 from cohort.engine.team import Team
 

@@ -23,7 +23,8 @@ from benchmarks.machine import cpu_name
 from cohort.config.method import MethodConfig
 from cohort.data.geometry import Grid
 from cohort.data.store import CohortStore, Subject
-from cohort.engine.plan import PlanSettings, open_run, tiles_of
+from cohort.engine.choices import PlanSettings
+from cohort.engine.plan import open_run, tiles_of
 from cohort.engine.spec import RunSpec
 
 RESULTS = Path(__file__).parent / "results" / "plan_large.csv"

@@ -35,7 +35,8 @@ from benchmarks.machine import cpu_name
 from cohort.data.ingest import IngestSettings, ingest
 from cohort.data.store import CohortStore
 from cohort.data.synth import SynthSettings, synthesise_population
-from cohort.engine.plan import PlanSettings, open_run
+from cohort.engine.choices import PlanSettings
+from cohort.engine.plan import open_run
 from cohort.report.page import write_report
 
 RESULTS = Path(__file__).parent / "results" / "report_size.csv"

@@ -7,7 +7,8 @@ import polars as pl
 from cohort.config.method import MethodConfig
 from cohort.config.voxelopt import VoxelOptSettings
 from cohort.data.store import CohortStore
-from cohort.engine.plan import PlanSettings, open_run
+from cohort.engine.choices import PlanSettings
+from cohort.engine.plan import open_run
 from cohort.engine.results import INCIDENTAL, read_rows
 
 QUICK = MethodConfig(

@@ -12,7 +12,8 @@ from cohort.config.method import MethodConfig
 from cohort.data.ingest import ingest
 from cohort.data.ingest_settings import IngestSettings
 from cohort.data.store import CohortStore
-from cohort.engine.plan import PlanSettings, open_run
+from cohort.engine.choices import PlanSettings
+from cohort.engine.plan import open_run
 from cohort.engine.workbench import Workbench
 from cohort.studies.apply import Task, apply, apply_to_all
 from cohort.studies.export import export

@@ -13,7 +13,8 @@ from cohort.config.method import MethodConfig, method_config
 from cohort.config.training import training_config
 from cohort.data.geometry import Grid
 from cohort.data.store import CohortStore, Subject
-from cohort.engine.plan import PlanSettings, open_run
+from cohort.engine.choices import PlanSettings
+from cohort.engine.plan import open_run
 from cohort.engine.regenerate import regenerate_pair
 from cohort.engine.results import read_rows
 from cohort.engine.run import run

@@ -11,8 +11,9 @@ from helpers import smooth_volume, tiny_cohort
 
 from cohort.config.method import method_config
 from cohort.data.store import CohortStore
+from cohort.engine.choices import PlanSettings
 from cohort.engine.discrimination import BINS, compare_features, overlap_of_run, spread
-from cohort.engine.plan import PlanSettings, open_run
+from cohort.engine.plan import open_run
 from cohort.engine.run import run
 from cohort.errors import UsageError
 from triton_reg import Intensity, LocalContrast

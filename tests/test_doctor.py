@@ -7,8 +7,9 @@ from helpers import tiny_cohort
 from numba.core.dispatcher import Dispatcher
 
 from cohort.config.method import method_config
+from cohort.engine.choices import PlanSettings
 from cohort.engine.doctor import examine, warm
-from cohort.engine.plan import PlanSettings, open_run
+from cohort.engine.plan import open_run
 from cohort.engine.results import read_rows
 from cohort.engine.run import run
 

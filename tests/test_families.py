@@ -14,9 +14,10 @@ from small_run import QUICK
 from cohort.data.geometry import Grid
 from cohort.data.ingest import IngestSettings, ingest
 from cohort.data.store import CohortStore, Subject
+from cohort.engine.choices import PlanSettings
 from cohort.engine.families import MEASURES, families_of
 from cohort.engine.measure import measure_pair
-from cohort.engine.plan import PlanSettings, open_run
+from cohort.engine.plan import open_run
 from cohort.engine.registered_pair import RegisteredPair
 from cohort.engine.results import read_rows
 from cohort.engine.run import run

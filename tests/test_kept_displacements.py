@@ -20,6 +20,7 @@ from small_run import QUICK, decided, part_names
 
 from cohort.data.store import CohortStore
 from cohort.engine import room
+from cohort.engine.choices import PlanSettings
 from cohort.engine.displacements import (
     FOLDER,
     Packed,
@@ -29,7 +30,7 @@ from cohort.engine.displacements import (
     read_kept,
     sweep_kept,
 )
-from cohort.engine.plan import PlanSettings, open_run
+from cohort.engine.plan import open_run
 from cohort.engine.run import run
 from cohort.engine.spec import RunSpec
 from cohort.engine.workbench import Workbench

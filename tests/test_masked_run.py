@@ -9,7 +9,8 @@ from small_run import QUICK
 from cohort.data.ingest import IngestSettings, ingest
 from cohort.data.nifti import write_nifti
 from cohort.data.store import CohortStore
-from cohort.engine.plan import PlanSettings, open_run
+from cohort.engine.choices import PlanSettings
+from cohort.engine.plan import open_run
 from cohort.engine.results import read_rows
 from cohort.engine.run import run
 

@@ -13,7 +13,8 @@ from cohort.config.pdd_net import PddNetSettings
 from cohort.data.geometry import Grid
 from cohort.data.store import CohortStore, Subject
 from cohort.engine import uncertainty
-from cohort.engine.plan import PlanSettings, open_run
+from cohort.engine.choices import PlanSettings
+from cohort.engine.plan import open_run
 from cohort.engine.results import read_rows
 from cohort.engine.run import run
 from cohort.engine.team import Team

@@ -13,7 +13,8 @@ from helpers import ellipsoids, tiny_cohort
 
 from cohort.config.method import method_config
 from cohort.data.store import CohortStore, Subject
-from cohort.engine.plan import PlanSettings, make_plan, open_run, tiles_of
+from cohort.engine.choices import PlanSettings
+from cohort.engine.plan import make_plan, open_run, tiles_of
 from cohort.engine.spec import RunSpec
 from cohort.errors import StorageError, UsageError
 

@@ -11,10 +11,11 @@ from small_run import QUICK, damage
 from cohort.commands.planning import estimates_of, is_worth_a_trial
 from cohort.data.store import CohortStore
 from cohort.engine.calibrate import calibrate
+from cohort.engine.choices import PlanSettings
 from cohort.engine.estimate import estimate
 from cohort.engine.measured import Measured
 from cohort.engine.pairs import select_pairs
-from cohort.engine.plan import PlanSettings, open_run
+from cohort.engine.plan import open_run
 from cohort.engine.spec import RunSpec
 from cohort.engine.team import PLAIN
 from cohort.engine.tiles import Tiles, tile_side

@@ -10,7 +10,8 @@ from helpers import shared_data
 from cohort.config.method import MethodConfig, method_config
 from cohort.data.ingest import IngestSettings, ingest
 from cohort.data.store import CohortStore
-from cohort.engine.plan import PlanSettings, open_run
+from cohort.engine.choices import PlanSettings
+from cohort.engine.plan import open_run
 from cohort.engine.registered_pair import warped_labels
 from cohort.engine.results import Summary, read_rows, summarise
 from cohort.engine.run import run

@@ -77,7 +77,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from cohort.data.ingest import IngestSettings, ingest
     from cohort.data.store import CohortStore
     from cohort.data.synth import SynthSettings, synthesise_population
-    from cohort.engine.plan import PlanSettings, open_run
+    from cohort.engine.choices import PlanSettings
+    from cohort.engine.plan import open_run
     from cohort.engine.run import run
     from cohort.report.page import write_report
 

@@ -17,8 +17,9 @@ from cohort.config.voxelopt import VoxelOptSettings
 from cohort.data.geometry import Grid
 from cohort.data.interrupts import ctrl_c_held
 from cohort.data.store import CohortStore, Subject
+from cohort.engine.choices import PlanSettings
 from cohort.engine.events import read_events
-from cohort.engine.plan import PlanSettings, open_run
+from cohort.engine.plan import open_run
 from cohort.engine.results import read_rows
 from cohort.engine.run import RunReport, run
 from cohort.engine.team import Team

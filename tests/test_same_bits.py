@@ -11,7 +11,8 @@ from small_run import QUICK, decided
 from cohort.config.method import MethodConfig, method_config
 from cohort.data.store import CohortStore
 from cohort.engine.budgets import Budgets
-from cohort.engine.plan import PlanSettings, open_run, tiles_of
+from cohort.engine.choices import PlanSettings
+from cohort.engine.plan import open_run, tiles_of
 from cohort.engine.run import DriverOptions, run
 from cohort.engine.spec import RunSpec
 from cohort.engine.team import Team

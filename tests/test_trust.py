@@ -13,7 +13,8 @@ from typer.testing import CliRunner, Result
 from cohort import cli
 from cohort.config.method import method_config
 from cohort.data.store import CohortStore
-from cohort.engine.plan import PlanSettings, open_run
+from cohort.engine.choices import PlanSettings
+from cohort.engine.plan import open_run
 from cohort.engine.results import read_rows, summarise
 from cohort.engine.run import DriverOptions, run
 from cohort.engine.team import Team

@@ -23,7 +23,8 @@ import polars as pl
 
 from cohort.config.method import method_config
 from cohort.data.store import CohortStore
-from cohort.engine.plan import PlanSettings, open_run
+from cohort.engine.choices import PlanSettings
+from cohort.engine.plan import open_run
 from cohort.engine.results import read_rows
 from cohort.engine.run import run
 from cohort.engine.team import Team

@@ -20,7 +20,8 @@ import polars as pl
 
 from cohort.config.method import MethodConfig, method_config
 from cohort.data.store import CohortStore
-from cohort.engine.plan import PlanSettings, open_run
+from cohort.engine.choices import PlanSettings
+from cohort.engine.plan import open_run
 from cohort.engine.results import read_rows, summarise
 from cohort.engine.run import run
 from cohort.engine.team import Team

@@ -13,9 +13,10 @@ from cohort.data.store import CohortStore
 from cohort.engine.atlas import atlas_file
 from cohort.engine.budgets import subjects_at_hand
 from cohort.engine.calibrate import calibrate
+from cohort.engine.choices import PlanSettings
 from cohort.engine.estimate import Estimate, estimate
 from cohort.engine.pairs import neighbours_asked, select_pairs
-from cohort.engine.plan import PlanSettings, tiles_of
+from cohort.engine.plan import tiles_of
 from cohort.engine.room import size_text
 from cohort.engine.spec import RunSpec
 from cohort.engine.team import Team

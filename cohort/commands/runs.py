@@ -16,9 +16,10 @@ from cohort.commands.planning import (
 )
 from cohort.config.method import MethodConfig, method_config
 from cohort.data.store import CohortStore
+from cohort.engine.choices import PlanSettings
 from cohort.engine.cluster.workers import check_dashboard
 from cohort.engine.families import families_of
-from cohort.engine.plan import PlanSettings, open_run
+from cohort.engine.plan import open_run
 from cohort.engine.results import read_rows, summarise
 from cohort.engine.run import DriverOptions, RunReport, run
 from cohort.engine.team import Team

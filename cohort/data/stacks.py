@@ -1,10 +1,11 @@
-"""Arrays of one shape in one file: ``[P, ...]`` int16, each row a checksummed chunk of a shard."""
+"""Arrays of one shape in one file: ``[P, ...]`` integers, a row a checksummed chunk of a shard."""
 
 import uuid
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 
@@ -23,11 +24,11 @@ def write_stack(folder: Path, values: np.ndarray, facts: dict[str, Any]) -> None
     temporary = parent / f"{TEMPORARY}{uuid.uuid4().hex}"
     replaced = parent / f"{REPLACED}{uuid.uuid4().hex}"
     try:
-        parent.mkdir(exist_ok=True)
+        parent.mkdir(parents=True, exist_ok=True)
         array = zarr.create_array(
             store=str(temporary),
             shape=values.shape,
-            dtype="int16",
+            dtype=values.dtype,
             chunks=row,
             shards=values.shape,
             # a sixth of the time of what a store has, for a tenth more bytes
@@ -49,23 +50,25 @@ def write_stack(folder: Path, values: np.ndarray, facts: dict[str, Any]) -> None
         remove(replaced)
 
 
-def read_facts(folder: Path) -> tuple[tuple[int, ...], dict[str, Any]]:
+def read_facts(
+    folder: Path, dtype: npt.DTypeLike = np.int16
+) -> tuple[tuple[int, ...], dict[str, Any]]:
     """Shape of a stack and what is said of it; ValueError if it is none."""
-    array = _opened(folder)
+    array = _opened(folder, dtype)
     return array.shape, dict(array.attrs)
 
 
-def read_row(folder: Path, row: int) -> np.ndarray:
+def read_row(folder: Path, row: int, dtype: npt.DTypeLike = np.int16) -> np.ndarray:
     """One row of a stack, without the first axis; ValueError if it is damaged."""
-    array = _opened(folder)
+    array = _opened(folder, dtype)
     shard = folder.joinpath("c", *("0" for _ in array.shape))
     if not shard.is_file():  # zarr would fill in zeros
         raise ValueError(f"its data file {shard.name} is missing")
     return np.asarray(array[row])
 
 
-def _opened(folder: Path) -> zarr.Array:
+def _opened(folder: Path, dtype: npt.DTypeLike) -> zarr.Array:
     array = zarr.open_array(store=str(folder), mode="r", zarr_format=3)
-    if array.dtype != np.int16 or array.chunks != (1, *array.shape[1:]):
+    if array.dtype != dtype or array.chunks != (1, *array.shape[1:]):
         raise ValueError(f"it is {array.dtype} in chunks of {array.chunks}")
     return array

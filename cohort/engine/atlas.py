@@ -1,7 +1,7 @@
-"""An atlas from outside the cohort: a file, brought onto the working grid, kept by its run.
+"""An atlas from outside the cohort, on the working grid, kept by its run: a file or a template.
 
-It is aligned as the cohort's subjects were and lies in ``RUN/atlas.zarr``, a store of its own, so
-that the cohort's store stays what it was and the run does not need the file again.
+A file is aligned as the cohort's subjects were. Either lies in ``RUN/atlas.zarr``, a store of its
+own, so that the cohort's store stays what it was and the run does not need the file again.
 """
 
 import shutil
@@ -16,7 +16,7 @@ from cohort.data.ingest_subject import Job, bring_in
 from cohort.data.nifti import MAX_BYTES
 from cohort.data.nifti_bytes import read_file
 from cohort.data.storage import storage_error
-from cohort.data.store import CohortStore
+from cohort.data.store import CohortStore, Subject
 from cohort.data.subject_ids import id_fault
 from cohort.errors import CohortError, StorageError, SubjectError, UsageError
 from triton_reg import __version__
@@ -41,18 +41,25 @@ def bring_atlas(run_dir: Path, store: CohortStore, image: Path, labels: Path | N
     """
     subject_id = nifti_stem(image.name) or image.name
     _check_name(subject_id, image, store)
-    path = run_dir / FOLDER
-    try:
-        if path.exists():  # of a plan that was not finished
-            shutil.rmtree(path)
-    except OSError as error:
-        raise storage_error(path, error) from error
-    own = CohortStore.create(path, store.grid, settings=store.settings)
+    own = _new_store(run_dir, store)
     job = Job(SourceEntry(subject_id, image, labels), store.where, HeaderChoices(), __version__)
     try:
         bring_in(store, job, into=own)
     except SubjectError as error:
         raise UsageError("E_ATLAS", f"the atlas cannot be used: {error}") from error
+    return own
+
+
+def keep_atlas(run_dir: Path, store: CohortStore, template: Subject) -> CohortStore:
+    """Make the run's own store of a template that was made on the working grid.
+
+    Raises:
+        UsageError: ``E_ATLAS`` if the store has a subject of its name.
+        StorageError: if it cannot be written.
+    """
+    _check_free(template.subject_id, store, "the template")
+    own = _new_store(run_dir, store)
+    own.commit(template, {"made_by": f"triton_reg {__version__}"})
     return own
 
 
@@ -109,9 +116,23 @@ def _check_name(subject_id: str, image: Path, store: CohortStore) -> None:
     fault = id_fault(subject_id)
     if fault:
         raise UsageError("E_ATLAS", f"the atlas {image} gives no name for its rows: {fault}")
+    _check_free(subject_id, store, f"the atlas {image}")
+
+
+def _check_free(subject_id: str, store: CohortStore, what: str) -> None:
     if subject_id.casefold() in {name.casefold() for name in store.subject_ids}:
         raise UsageError(
             "E_ATLAS",
-            f"the store has a subject {subject_id!r} as the atlas {image} would be called; rename "
-            f"the file, or use the subject: atlas:{subject_id}",
+            f"the store has a subject {subject_id!r} as {what} would be called; rename it, or use"
+            f" the subject: atlas:{subject_id}",
         )
+
+
+def _new_store(run_dir: Path, store: CohortStore) -> CohortStore:
+    path = run_dir / FOLDER
+    try:
+        if path.exists():  # of a plan that was not finished
+            shutil.rmtree(path)
+    except OSError as error:
+        raise storage_error(path, error) from error
+    return CohortStore.create(path, store.grid, settings=store.settings)

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 
 from cohort.data.geometry import Grid
-from cohort.engine import displacements, uncertainty
+from cohort.engine import displacements, sums, uncertainty
+from cohort.engine.adding import Adder
 from cohort.engine.displacements import Packed, packed
 from cohort.engine.registered_pair import spacing_on
 from cohort.engine.results import pair_key, part_path
+from cohort.engine.scan import Scan
 from cohort.engine.spec import RunSpec
 from cohort.engine.tiles import Tiles
 from cohort.errors import UsageError
@@ -28,9 +30,16 @@ class Beside:
 
     uncertainty: dict[tuple[str, str], dict[str, np.ndarray]] = field(default_factory=dict)
     displacements: dict[tuple[str, str], Packed] = field(default_factory=dict)
+    added: Adder | None = None
 
     def note(
-        self, spec: RunSpec, grid: Grid, pair: tuple[str, str], key: str, result: Result
+        self,
+        spec: RunSpec,
+        grid: Grid,
+        pair: tuple[str, str],
+        key: str,
+        moving: Scan,
+        result: Result,
     ) -> None:
         """Note what the run keeps of one pair's result."""
         if spec.keep_uncertainty:
@@ -40,6 +49,9 @@ class Beside:
             found = packed(moved, spacing_on(grid, moved.moving_shape))
             if found is not None:
                 self.displacements[pair] = found
+        if spec.sums:
+            self.added = self.added or Adder(spec.sums, grid.shape)
+            self.added.add(pair[1], moving, result.displacement)
 
     def write(self, run_dir: Path, tile_id: str) -> None:
         """Write it all, unless another attempt has committed the tile; raises StorageError."""
@@ -47,6 +59,9 @@ class Beside:
             return
         uncertainty.keep(run_dir, tile_id, self.uncertainty)
         displacements.keep(run_dir, tile_id, self.displacements)
+        if self.added is not None and self.added.sums is not None:
+            sums.write_sums(run_dir / sums.FOLDER / tile_id, self.added.sums)
+            sums.write_labels(run_dir / sums.FOLDER / tile_id, self.added.labels)
 
 
 def parse_keep(text: str) -> int | None:

@@ -1,4 +1,4 @@
-"""Whether what a run keeps beside its rows can be read: uncertainty, displacements, events."""
+"""Whether what a run keeps beside its rows can be read."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -9,6 +9,8 @@ import numpy as np
 from cohort.engine.displacements import FOLDER as DISPLACEMENTS
 from cohort.engine.displacements import check_kept
 from cohort.engine.inspection import Finding
+from cohort.engine.sums import FOLDER as SUMS
+from cohort.engine.sums import check_sums
 from cohort.errors import StorageError
 
 
@@ -29,6 +31,12 @@ def beside_faults(run_dir: Path, tile_ids: Iterable[str]) -> Iterator[Finding]:
             if error.code != "E_KEPT":
                 raise
             yield Finding(error.code, str(run_dir / DISPLACEMENTS / tile), error.message, tile)
+        try:
+            check_sums(run_dir / SUMS / tile)
+        except StorageError as error:
+            if error.code != "E_SUMS":
+                raise
+            yield Finding(error.code, str(run_dir / SUMS / tile), error.message, tile)
 
 
 def event_faults(run_dir: Path) -> Iterator[Finding]:

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from cohort.data.store import CohortStore
+from cohort.engine.choices import PlanSettings
 from cohort.engine.events import read_events
 from cohort.engine.measured import Measured
-from cohort.engine.plan import PlanSettings, open_run
+from cohort.engine.plan import open_run
 from cohort.engine.results import part_path
 from cohort.engine.run import DriverOptions, RunReport, run
 from cohort.engine.run_folder import as_table

@@ -10,6 +10,7 @@ from cohort.engine.displacements import sweep_kept
 from cohort.engine.manifest import Manifest, load_manifest
 from cohort.engine.parts import row_groups
 from cohort.engine.results import SCHEMA, committed_tiles, loose_tiles, part_path
+from cohort.engine.sums import sweep_sums
 
 _FOLDERS = ("", "parts", "uncertainty", displacements.FOLDER, manifest.FOLDER, retry.FOLDER)
 
@@ -47,6 +48,7 @@ def sweep_run(run_dir: Path) -> int:
     if idle:
         counting.write(run_dir)
     sweep_kept(run_dir)
+    sweep_sums(run_dir)
     return len(set(gone))
 
 

@@ -1,67 +1,37 @@
 """A run before its first pair: which pairs, in which tiles, by which method, on what data."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from cohort.config.method import MethodConfig
-from cohort.data.store import CohortStore
+from cohort.data.store import CohortStore, Subject
 from cohort.engine.atlas import (
     atlas_file,
     bring_atlas,
     check_same_atlas,
+    keep_atlas,
     kept_atlas,
     removed_on_failure,
 )
 from cohort.engine.beside import kept_facts
 from cohort.engine.budgets import subjects_at_hand
+from cohort.engine.choices import PlanSettings, chosen_facts
 from cohort.engine.designs import Listed, PairSet
-from cohort.engine.measured import Measured
 from cohort.engine.nearest import nearest_pairs
 from cohort.engine.pairs import neighbours_asked, select_pairs
 from cohort.engine.room import with_room
 from cohort.engine.run_folder import PAIRS_FILE, make_folder, write_pairs, write_spec
-from cohort.engine.spec import Device, RunSpec, current_versions, differences, plan_digest
+from cohort.engine.spec import (
+    RunSpec,
+    current_versions,
+    differences,
+    plan_digest,
+)
 from cohort.engine.tiles import Tiles, tile_side
 from cohort.errors import StorageError, UsageError
 
 Choice = TypeVar("Choice")
-
-
-@dataclass(frozen=True)
-class PlanSettings:
-    """What the user chooses about a run; None is the plan's own choice, or the default.
-
-    Attributes:
-        method: the method and its settings; VoxelOpt as it comes.
-        pairs: a design of :func:`cohort.engine.pairs.select_pairs`, ``all``; or ``atlas:`` or
-            ``to:`` with a NIfTI file that is not in the store.
-        atlas_labels: segmentation of that file.
-        metrics: families of measures beyond the headline ones; none.
-        keep_uncertainty: whether the run keeps how sure the method is of each displacement; no.
-        keep_displacements: of which pairs the run keeps them: ``none``, ``sample:K`` or ``all``.
-        seed: of random designs; 0.
-        tile_size: side of a tile in subjects; from the number of pairs and what is said of time.
-        trust_code: whether code that the method's settings name may be run; the plan forgets it.
-        device: kind of device that registers; ``cpu``.
-        workers: how many the tiles are cut for; a resume with others keeps them.
-        measured: what its parts take, if that was tried.
-    """
-
-    method: MethodConfig | None = None
-    pairs: str | None = None
-    seed: int | None = None
-    tile_size: int | None = None
-    trust_code: bool = False
-    atlas_labels: Path | None = None
-    metrics: tuple[str, ...] | None = None
-    keep_uncertainty: bool | None = None
-    keep_displacements: str | None = None
-    device: Device | None = None
-    workers: int = 1
-    measured: Measured | None = None
 
 
 def make_plan(
@@ -95,7 +65,7 @@ def make_plan(
         "subject_digests": list(digests.values()),
         "pairs_digest": pairs.digest,
         "tile_size": tile_size,
-        **_chosen(settings, inventory.has_masks, store.grid.spacing_mm),
+        **chosen_facts(settings, inventory.has_masks, store.grid),
     }
     tiles = Tiles.of(pairs, tuple(digests), tile_size)
     facts |= kept_facts(settings.keep_displacements or "none", tiles, digests, facts)
@@ -130,25 +100,17 @@ def _tile_size(pairs: PairSet, subjects: int, settings: PlanSettings) -> int:
     return tile_side(pairs, subjects, settings.measured.pair_s, settings.workers, fit)
 
 
-def _chosen(
-    settings: PlanSettings, has_masks: bool, spacing_mm: tuple[float, float, float]
-) -> dict[str, Any]:
-    """What the user's choices say of a run, or the defaults in their place."""
-    method = (settings.method or MethodConfig()).for_cohort(has_masks, spacing_mm)
-    design = settings.pairs or "all"
-    return {
-        "pairs": "csv" if design.endswith(".csv") else design,
-        "device": settings.device or "cpu",
-        "seed": settings.seed or 0,
-        "metrics": list(settings.metrics or ()),
-        "keep_uncertainty": bool(settings.keep_uncertainty),
-        "method": method.model_dump(mode="json", exclude_none=True),
-        "fingerprint": method.build(trust_code=settings.trust_code).fingerprint,
-    }
-
-
-def open_run(run_dir: Path, store: CohortStore, settings: PlanSettings) -> RunSpec:
+def open_run(
+    run_dir: Path, store: CohortStore, settings: PlanSettings, template: Subject | None = None
+) -> RunSpec:
     """Begin a run, or go on with one that was planned on the same store with these settings.
+
+    Args:
+        run_dir: the run.
+        store: the cohort.
+        settings: what the user chose.
+        template: on the working grid, kept by the run as an atlas from a file would be; the pairs,
+            a table, may name it.
 
     Raises:
         UsageError: ``E_PLAN_MISMATCH`` if the run there was planned otherwise, ``E_RUN`` if there
@@ -161,7 +123,7 @@ def open_run(run_dir: Path, store: CohortStore, settings: PlanSettings) -> RunSp
             "E_ATLAS", "labels of an atlas need the atlas: --pairs atlas:FILE or --pairs to:FILE"
         )
     if not (run_dir / "run.json").exists():
-        spec, pairs = _first_plan(run_dir, store, settings, file)
+        spec, pairs = _first_plan(run_dir, store, settings, file or template)
         make_folder(run_dir)
         if spec.pairs == "csv" or neighbours_asked(spec.pairs, len(spec.subject_ids)):
             write_pairs(run_dir, _listed(pairs, spec.subject_ids))
@@ -181,6 +143,8 @@ def open_run(run_dir: Path, store: CohortStore, settings: PlanSettings) -> RunSp
         keep_uncertainty=_said(settings.keep_uncertainty, existing.keep_uncertainty),
         keep_displacements=settings.keep_displacements or existing.keep_displacements,
         device=settings.device or existing.device,
+        shrink=settings.shrink,
+        sums=settings.sums or existing.sums,
     )
     atlas = kept_atlas(run_dir) if existing.atlas else None
     planned = dict(zip(existing.subject_ids, existing.subject_digests, strict=True))
@@ -197,14 +161,17 @@ def _said(asked: Choice | None, planned: Choice) -> Choice:
 
 
 def _first_plan(
-    run_dir: Path, store: CohortStore, settings: PlanSettings, file: Path | None
+    run_dir: Path, store: CohortStore, settings: PlanSettings, outside: Path | Subject | None
 ) -> tuple[RunSpec, PairSet]:
-    """The plan of a run that is not there yet, with its atlas from a file; all of it or nothing."""
-    if file is None:
+    """The plan of a run that is not there yet, with its atlas, if any; all of it or nothing."""
+    if outside is None:
         return with_room(run_dir, store, make_plan(store, settings), settings.trust_code)
     make_folder(run_dir)
     with removed_on_failure(run_dir):
-        atlas = bring_atlas(run_dir, store, file, settings.atlas_labels)
+        if isinstance(outside, Subject):
+            atlas = keep_atlas(run_dir, store, outside)
+        else:
+            atlas = bring_atlas(run_dir, store, outside, settings.atlas_labels)
         plan = make_plan(store, settings, atlas)
         return with_room(run_dir, store, plan, settings.trust_code, atlas)
 
@@ -240,4 +207,8 @@ def _listed(pairs: PairSet, subject_ids: tuple[str, ...]) -> Iterator[tuple[str,
 
 def _with_subject(design: str, atlas: str | None) -> str:
     """A design with the id of the atlas in the place of its file."""
-    return design if atlas is None else f"{design.partition(':')[0]}:{atlas}"
+    return (
+        design
+        if atlas is None or atlas_file(design) is None
+        else f"{design.partition(':')[0]}:{atlas}"
+    )

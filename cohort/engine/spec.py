@@ -11,8 +11,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cohort.config.method import MethodConfig
+from cohort.data.geometry import Grid
 from cohort.data.storage import storage_error
 from cohort.engine.measured import Measured
+from cohort.engine.sum_settings import SumSettings
 from cohort.errors import StorageError, UsageError
 
 SCHEMA = 2
@@ -24,7 +26,8 @@ class RunSpec(BaseModel):
 
     ``atlas`` is the last of the subjects if the pairs name a file: it lies in the run's own store.
     ``keep_below`` is the largest pair key of a sample of displacements to keep, ``kept_bytes`` what
-    was expected of them when the run was planned. ``measured`` is what was tried before that.
+    was expected of them when the run was planned. ``shrink`` divides the working grid's sizes for
+    this run; ``sums`` says what it adds up. ``measured`` is what was tried before it was planned.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -48,6 +51,8 @@ class RunSpec(BaseModel):
     keep_displacements: str = "none"
     keep_below: str | None = None
     kept_bytes: int | None = None
+    shrink: int = 1
+    sums: SumSettings | None = None
     n_pairs: int
     n_tiles: int
     tile_size: int
@@ -56,6 +61,10 @@ class RunSpec(BaseModel):
     device: Device = "cpu"
     measured: Measured | None = None
     versions: dict[str, str]
+
+    def coarser(self, grid: Grid) -> Grid:
+        """The grid of the run's subjects, for the working grid of its store."""
+        return shrunk(grid, self.shrink)
 
     @classmethod
     def load(cls, run_dir: Path) -> "RunSpec":
@@ -79,6 +88,14 @@ class RunSpec(BaseModel):
             raise StorageError(
                 "E_RUN", f"{path} is damaged or of another version: {what}"
             ) from None
+
+
+def shrunk(grid: Grid, shrink: int) -> Grid:
+    """A grid with sizes divided by ``shrink`` over the same extent."""
+    if shrink == 1:
+        return grid
+    depth, height, width = (max(8, round(size / shrink)) for size in grid.shape)
+    return grid.resampled((depth, height, width))
 
 
 def plan_digest(facts: Mapping[str, Any]) -> str:

@@ -206,14 +206,15 @@ def _registered_and_measured(
         start = time.perf_counter()
         with workbench.timed("metrics_s"):
             registered = RegisteredPair.of(
-                *scans[index], result.displacement, workbench.store.grid, backward
+                *scans[index], result.displacement, workbench.grid, backward
             )
             measures = measure_pair(registered, families)
         metrics_s = time.perf_counter() - start
         elapsed_s = register_s + metrics_s
         times = {"register_s": register_s, "metrics_s": metrics_s, "elapsed_s": elapsed_s}
         row = _row(workbench, pair)
-        kept.note(workbench.spec, workbench.store.grid, pair, row["pair_key"], result)
+        moving = scans[index][1]
+        kept.note(workbench.spec, workbench.grid, pair, row["pair_key"], moving, result)
         rows.append(row | measures | times | convergence(result.extras))
     return rows
 

@@ -24,6 +24,7 @@ from cohort.errors import StorageError, SubjectError, UsageError
 _PLANNED = {
     "store_digest", "subject_digests", "pairs_digest", "tile_size", "pairs", "device", "seed",
     "metrics", "keep_uncertainty", "method", "fingerprint", "keep_displacements", "keep_below",
+    "shrink", "sums",
 }  # fmt: skip
 
 
@@ -111,6 +112,10 @@ def checked_spec(run_dir: Path) -> tuple[RunSpec, list[Finding]]:
     facts["method"] = spec.method.model_dump(mode="json", exclude_none=True)
     if spec.keep_below is None:  # a plan that keeps none says nothing of it
         del facts["keep_displacements"], facts["keep_below"]
+    if spec.shrink == 1:
+        del facts["shrink"]
+    if spec.sums is None:
+        del facts["sums"]
     if plan_digest(facts) != spec.plan_digest:
         raise StorageError("E_RUN", f"{path} is damaged: its plan digest is of another plan")
     return spec, findings

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from cohort.data.align import recorded_to_native
+from cohort.data.geometry import Grid
 from cohort.data.kept_features import KeptFeatures
 from cohort.data.places import Where
 from cohort.data.store import CohortStore
@@ -132,7 +133,7 @@ class Workbench:
         with self.timed("register_s"):
             kinds = self.spec.method.prompt_kinds
             told = [
-                prompts_of(fixed[one].scan, moving[other].scan, kinds, self.store.grid)
+                prompts_of(fixed[one].scan, moving[other].scan, kinds, self.grid)
                 for one, other in pairs
             ]
             result = self.method.register(
@@ -148,6 +149,11 @@ class Workbench:
     def store_of(self, subject_id: str) -> CohortStore:
         """Where a subject of the run lies: in the cohort's store, or in that of its atlas."""
         return self.atlas if self.atlas and subject_id == self.spec.atlas else self.store
+
+    @cached_property
+    def grid(self) -> Grid:
+        """Of the subjects as they are registered: the working grid, or a coarser one over it."""
+        return self.spec.coarser(self.store.grid)
 
     @cached_property
     def digests(self) -> dict[str, str]:
@@ -185,7 +191,7 @@ class Workbench:
             to_native_mm = recorded_to_native(store.record(subject_id)["provenance"])
         except KeyError:  # it came from no file: its own world is the cohort's
             to_native_mm = None
-        return Scan.of(store.read(subject_id), to_native_mm)
+        return Scan.of(store.read(subject_id), to_native_mm).on_grid(self.grid.shape)
 
 
 def chosen_device(kind: Device) -> torch.device:

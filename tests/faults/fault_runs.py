@@ -14,7 +14,8 @@ import psutil
 
 from cohort.config.method import MethodConfig
 from cohort.data.store import CohortStore
-from cohort.engine.plan import PlanSettings, open_run
+from cohort.engine.choices import PlanSettings
+from cohort.engine.plan import open_run
 from cohort.engine.results import INCIDENTAL, read_rows
 from cohort.engine.spec import RunSpec
 

@@ -12,10 +12,11 @@ from stub_method import install, stub_cohort
 
 from cohort.config.method import MethodConfig
 from cohort.data.store import CohortStore
+from cohort.engine.choices import PlanSettings
 from cohort.engine.compaction import compact
 from cohort.engine.lock import only_driver
 from cohort.engine.manifest import load_manifest, manifest_path
-from cohort.engine.plan import PlanSettings, open_run
+from cohort.engine.plan import open_run
 from cohort.engine.repair import repair
 from cohort.engine.results import SCHEMA, commit_part, commit_table, part_path, read_rows
 from cohort.engine.run import run

@@ -13,7 +13,8 @@ from helpers import shared_data
 
 from cohort.data.ingest import IngestSettings, ingest
 from cohort.data.store import CohortStore
-from cohort.engine.plan import PlanSettings, open_run
+from cohort.engine.choices import PlanSettings
+from cohort.engine.plan import open_run
 from cohort.engine.run import run
 from cohort.engine.verify import verify
 

@@ -18,7 +18,8 @@ from small_cohort import GRID, labels, volume
 from small_run import QUICK
 
 from cohort.data.store import CohortStore, Subject
-from cohort.engine.plan import PlanSettings, open_run
+from cohort.engine.choices import PlanSettings
+from cohort.engine.plan import open_run
 from cohort.engine.results import read_rows
 from cohort.engine.run import run
 from cohort.errors import CohortError, StorageError, SubjectError

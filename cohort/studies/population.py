@@ -1,0 +1,229 @@
+"""A population from the rows of its pairs: distances, centre, groups, outliers, consistency."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from cohort.engine.opening import Opening
+from cohort.engine.results import read_rows
+from cohort.engine.spec import RunSpec
+from cohort.errors import UsageError
+from cohort.studies.population_distances import Distances, Kind, distances_of, symmetric_mean
+from cohort.studies.population_outliers import Outliers, rank_outliers
+from cohort.studies.population_structure import (
+    Clusters,
+    Embedding,
+    clusters,
+    embedding,
+    mean_distances,
+)
+from cohort.studies.population_triangles import Progress, TriangleSample, measure_triangles
+
+BLOCKS = "triangles"  # folder of finished blocks
+
+
+@dataclass(frozen=True, kw_only=True)
+class PopulationSettings:
+    """What is asked of a population.
+
+    Attributes:
+        distance: see :func:`cohort.studies.population_distances.distances_of`.
+        clusters: how many groups; None for the number that separates best.
+        triangles: that start at each subject; 0 registers nothing.
+        seed: of the triangles.
+    """
+
+    distance: Kind = "energy"
+    clusters: int | None = None
+    triangles: int = 4
+    seed: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Population:
+    """What was found.
+
+    Attributes:
+        subjects: a row a subject, the most conspicuous first.
+        pairs: a row an unordered pair: ``a``, ``b``, ``distance`` (filled in where not ``known``),
+            ``ice_mm``, ``triangle_mm`` and of how many ``triangles`` it is a side.
+        triangles: a row a triangle, see
+            :func:`cohort.studies.population_triangles.measure_triangles`.
+        facts: all else, ready for JSON.
+    """
+
+    subjects: pl.DataFrame
+    pairs: pl.DataFrame
+    triangles: pl.DataFrame
+    facts: dict[str, Any]
+
+
+def analyse(
+    opening: Opening,
+    out: Path,
+    settings: PopulationSettings,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> Population:
+    """Analyse the population of a run.
+
+    Only triangles register pairs again, with the bits of the run; they are kept below ``out``, so
+    that the same call goes on where an earlier one was stopped. Nothing else is written.
+
+    Args:
+        opening: of the run.
+        out: the folder of the analysis.
+        settings: see :class:`PopulationSettings`.
+        workers: processes for the triangles.
+        progress: called with the number of triangles that are done, and of all.
+
+    Raises:
+        UsageError: ``E_POPULATION`` if the run does not hold a population, or does not tell this
+            distance, or there are fewer subjects than groups.
+        SubjectError, StorageError, SchedulerError: as
+            :func:`cohort.studies.population_triangles.measure_triangles` does.
+    """
+    if settings.triangles < 0:
+        raise UsageError("E_POPULATION", f"--triangles {settings.triangles}: need 0 or more")
+    spec, rows = RunSpec.load(opening.run_dir), read_rows(opening.run_dir)
+    distances = distances_of(rows, spec, settings.distance)
+    groups = clusters(distances.matrix, settings.clusters)
+    plane = embedding(distances.matrix)
+    good = rows.filter(pl.col("status") == "ok")
+    in_rows = good["ice_mm"].null_count() < len(good)
+    sample = TriangleSample(
+        names=distances.names,
+        each=settings.triangles,
+        seed=settings.seed,
+        with_inverse=not in_rows,
+    )
+    triangles = measure_triangles(opening, sample, out / BLOCKS, workers, progress)
+    pairs = _pairs(distances, good if in_rows else _as_rows(triangles), triangles)
+    outliers = rank_outliers(good, distances.names)
+    subjects = _subjects(distances, groups, plane, outliers, pairs, triangles)
+    facts = _facts(spec, rows, distances, groups, plane, outliers)
+    facts |= {
+        "seed": settings.seed,
+        "triangles": len(triangles),
+        "triangle_mm": triangles["mean_mm"].mean(),
+        "triangle_p95_mm": triangles["p95_mm"].mean(),
+        "ice_mm": pairs["ice_mm"].mean(),
+        "ice_from": "rows" if in_rows else "sample",
+        "ice_pairs": pairs["ice_mm"].count(),
+    }
+    return Population(subjects, pairs, triangles, facts)
+
+
+def _as_rows(triangles: pl.DataFrame) -> pl.DataFrame:
+    """The first sides of triangles as rows of pairs."""
+    named = triangles.select(pl.col("a").alias("fixed"), pl.col("b").alias("moving"), "ice_mm")
+    return named.group_by("fixed", "moving").agg(pl.col("ice_mm").first())
+
+
+def _pairs(distances: Distances, rows: pl.DataFrame, triangles: pl.DataFrame) -> pl.DataFrame:
+    one, other = np.triu_indices(len(distances.names), 1)
+    names = pl.Series(distances.names)
+    ice = symmetric_mean(rows, "ice_mm", distances.names)[one, other]
+    pairs = pl.DataFrame({
+        "a": names[one],
+        "b": names[other],
+        "distance": distances.matrix[one, other],
+        "known": distances.known[one, other],
+        "ice_mm": pl.Series(ice).fill_nan(None),
+    })  # fmt: skip
+    sides = pl.concat([
+        triangles.select(
+            pl.min_horizontal(*side).alias("a"), pl.max_horizontal(*side).alias("b"), "mean_mm"
+        )
+        for side in (("a", "b"), ("b", "c"), ("a", "c"))
+    ])  # fmt: skip
+    means = sides.group_by("a", "b").agg(
+        pl.col("mean_mm").mean().alias("triangle_mm"),
+        pl.col("mean_mm").count().cast(pl.Int64).alias("triangles"),
+    )
+    joined = pairs.join(means, on=["a", "b"], how="left", maintain_order="left")
+    return joined.with_columns(pl.col("triangles").fill_null(0))
+
+
+def _subjects(
+    distances: Distances,
+    groups: Clusters,
+    plane: Embedding,
+    outliers: Outliers,
+    pairs: pl.DataFrame,
+    triangles: pl.DataFrame,
+) -> pl.DataFrame:
+    names = pl.Series(distances.names)
+    apart = distances.matrix + np.diag(np.full(len(names), np.inf))
+    table = pl.DataFrame({
+        "subject": names,
+        "mean_distance": mean_distances(distances.matrix),
+        "nearest": names[apart.argmin(1)],
+        "nearest_distance": apart.min(1),
+        "cluster": groups.of,
+        "x": plane.xy[:, 0],
+        "y": plane.xy[:, 1],
+        "outlier_score": outliers.scores,
+        "reason": outliers.reasons,
+    })  # fmt: skip
+    ice = _by_member(pairs, ("a", "b"), "ice_mm").rename({"mean": "ice_mm"})
+    closing = _by_member(triangles, ("a", "b", "c"), "mean_mm").rename({"mean": "triangle_mm"})
+    widest = _by_member(triangles, ("a", "b", "c"), "p95_mm").rename({"mean": "triangle_p95_mm"})
+    for found in (ice, closing, widest):
+        table = table.join(found, on="subject", how="left", maintain_order="left")
+    return table.sort("outlier_score", "subject", descending=[True, False])
+
+
+def _by_member(rows: pl.DataFrame, members: tuple[str, ...], value: str) -> pl.DataFrame:
+    """Mean of a measure over all rows that name a subject: ``subject``, ``mean``."""
+    named = [rows.select(pl.col(one).alias("subject"), value) for one in members]
+    together = pl.concat(named).drop_nulls().group_by("subject", maintain_order=True)
+    return together.agg(pl.col(value).mean().alias("mean"))
+
+
+def _facts(
+    spec: RunSpec,
+    rows: pl.DataFrame,
+    distances: Distances,
+    groups: Clusters,
+    plane: Embedding,
+    outliers: Outliers,
+) -> dict[str, Any]:
+    means = mean_distances(distances.matrix)
+    return {
+        "store": spec.store,
+        "method": spec.method.name,
+        "fingerprint": spec.fingerprint,
+        "plan_digest": spec.plan_digest,
+        "pairs": spec.pairs,
+        "planned": spec.n_pairs,
+        "registered": int((rows["status"] == "ok").sum()),
+        "subjects": len(distances.names),
+        "left_out": list(distances.left_out),
+        "distance": distances.said,
+        "filled": distances.filled,
+        "medoid": distances.names[int(means.argmin())],
+        "medoid_distance": float(means.min()),
+        "mean_distance": float(means.mean()),
+        "clusters": list(_cluster_facts(distances, groups)),
+        "silhouette": groups.silhouette,
+        "silhouettes_tried": {str(number): value for number, value in groups.tried.items()},
+        "variance_share": plane.share,
+        "judged_by": list(outliers.measures),
+        "apart": outliers.apart,
+    }
+
+
+def _cluster_facts(distances: Distances, groups: Clusters) -> Iterator[dict[str, Any]]:
+    for number in np.unique(groups.of):
+        members = np.flatnonzero(groups.of == number)
+        within = distances.matrix[np.ix_(members, members)]
+        yield {
+            "cluster": int(number),
+            "subjects": [distances.names[one] for one in members],
+            "medoid": distances.names[members[within.sum(1).argmin()]],
+        }
