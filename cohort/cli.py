@@ -12,6 +12,7 @@ import typer
 
 from cohort import terminal
 from cohort.commands import (
+    atlas,
     check,
     exports,
     features,
@@ -40,6 +41,7 @@ _COMMANDS = (
     (upkeep.stop, "cohort stop run"),
     (reports.status, "cohort status run"),
     (reports.report, "cohort report run other_run"),
+    (atlas.atlas_command, "cohort atlas cohort.zarr template --iterations 4"),
     (exports.apply_command, "cohort apply run --fixed a --moving b --labels b_labels.nii.gz"),
     (exports.export_command, "cohort export run --fixed a --moving b --to itk --out transforms"),
     (upkeep.verify_command, "cohort verify run"),

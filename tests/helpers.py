@@ -38,9 +38,10 @@ def ellipsoids(shape: tuple[int, int, int], shift: tuple[float, float, float]) -
     return ((radius < 0.7).astype(np.uint16)) + (radius < 0.4)
 
 
-def tiny_cohort(path: Path, subjects: int = 4) -> CohortStore:
-    """A store of shifted ellipsoids on a 16 x 18 x 20 grid of 2 mm, with labels."""
-    shape = (16, 18, 20)
+def tiny_cohort(
+    path: Path, subjects: int = 4, shape: tuple[int, int, int] = (16, 18, 20)
+) -> CohortStore:
+    """A store of shifted ellipsoids on a grid of 2 mm, with labels."""
     store = CohortStore.create(path, Grid.axis_aligned(shape, (2, 2, 2), (0, 0, 0)), settings={})
     rng = np.random.default_rng(0)
     for index in range(subjects):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from cohort.engine.scan import Scan
-from cohort.engine.sum_settings import SumSettings
+from cohort.engine.sum_settings import Normalise, SumSettings
 from cohort.engine.sums import RANGE, UNIT, Sums
 from triton_reg import Displacement
 from triton_reg.displacement import jacobian_determinant
@@ -46,7 +46,8 @@ class Adder:
         moved = on_grid(displacement, self.shape, grid_shape(scan.volume))
         weight = self.settings.weight_of(subject_id)
         inside = moved.warp(scan.mask, interpolation="nearest")[0, 0] > 0
-        volume = moved.warp(self._normal(scan), padding="border")[0, 0].double()
+        values = normal(scan, self.settings.normalise)
+        volume = moved.warp(values, padding="border")[0, 0].double()
         rows = [weight * inside, weight * _units(volume) * inside]
         rows += list(weight * _units(moved.full()[0].double()))
         if self.settings.detail:
@@ -69,12 +70,6 @@ class Adder:
         counted = None if self._histogram is None else self._histogram.cpu().numpy()
         return Sums(self._fields.cpu().numpy(), counted, dict(self._subjects))
 
-    def _normal(self, scan: Scan) -> Tensor:
-        if self.settings.normalise == "none":
-            return scan.volume
-        low, high = intensity_range(scan)
-        return (scan.volume - low) / max(high - low, 1e-6)
-
     def _count(self, volume: Tensor, weight: Tensor) -> None:
         """Add a volume to the histograms, shared between the two nearest bins."""
         bins = self.settings.bins
@@ -87,6 +82,14 @@ class Adder:
         above = torch.round((place - below) * weight).int()
         where, shared = torch.stack([below, below + 1]), torch.stack([weight.int() - above, above])
         self._histogram.scatter_add_(0, where, shared)
+
+
+def normal(scan: Scan, normalise: Normalise) -> Tensor:
+    """A scan's volume ``[1, 1, D, H, W]`` with its intensities as they are added."""
+    if normalise == "none":
+        return scan.volume
+    low, high = intensity_range(scan)
+    return (scan.volume - low) / max(high - low, 1e-6)
 
 
 def intensity_range(scan: Scan) -> tuple[float, float]:

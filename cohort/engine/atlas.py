@@ -7,8 +7,10 @@ own, so that the cohort's store stays what it was and the run does not need the 
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from cohort.data.entries import SourceEntry, nifti_stem
 from cohort.data.header_choices import HeaderChoices
@@ -22,6 +24,18 @@ from cohort.errors import CohortError, StorageError, SubjectError, UsageError
 from triton_reg import __version__
 
 FOLDER = "atlas.zarr"
+
+
+@dataclass(frozen=True, eq=False)
+class Template:
+    """An atlas that was made on the working grid.
+
+    provenance: what its record says of where it came from, see
+    :meth:`cohort.data.store.CohortStore.commit`.
+    """
+
+    subject: Subject
+    provenance: dict[str, Any]
 
 
 def atlas_file(design: str) -> Path | None:
@@ -50,16 +64,16 @@ def bring_atlas(run_dir: Path, store: CohortStore, image: Path, labels: Path | N
     return own
 
 
-def keep_atlas(run_dir: Path, store: CohortStore, template: Subject) -> CohortStore:
+def keep_atlas(run_dir: Path, store: CohortStore, template: Template) -> CohortStore:
     """Make the run's own store of a template that was made on the working grid.
 
     Raises:
         UsageError: ``E_ATLAS`` if the store has a subject of its name.
         StorageError: if it cannot be written.
     """
-    _check_free(template.subject_id, store, "the template")
+    _check_free(template.subject.subject_id, store, "the template")
     own = _new_store(run_dir, store)
-    own.commit(template, {"made_by": f"triton_reg {__version__}"})
+    own.commit(template.subject, template.provenance)
     return own
 
 

@@ -1,5 +1,7 @@
 """``knn:K``: for every subject the K that look most like it, as ingest aligned them."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
@@ -34,12 +36,22 @@ def nearest_pairs(store: CohortStore, neighbours: int) -> Listed:
     return Listed(np.stack([fixed, moving.ravel()], axis=1).astype(np.int32))
 
 
+def likeness(store: CohortStore, subject_ids: Sequence[str]) -> np.ndarray:
+    """Correlations ``[N, N]`` of subjects' volumes on a coarse grid, where ingest left them.
+
+    Raises:
+        UsageError: ``E_PAIRS`` if a subject cannot be read.
+    """
+    looks = np.stack([_look(store, subject_id) for subject_id in subject_ids])
+    return looks @ looks.T
+
+
 def _look(store: CohortStore, subject_id: str) -> np.ndarray:
     """A volume on the coarse grid, with mean 0 and length 1, as float32 ``[V]``."""
     try:
         volume = torch.from_numpy(store.read(subject_id).volume)[None, None]
     except SubjectError as error:
-        raise UsageError("E_PAIRS", f"knn: its neighbours are not known: {error}") from error
+        raise UsageError("E_PAIRS", f"who looks like it is not known: {error}") from error
     shape: Shape = (_SIDE, _SIDE, _SIDE)
     values = resize(volume, shape).flatten()
     values = values - values.mean()

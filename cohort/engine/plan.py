@@ -5,8 +5,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from cohort.data.store import CohortStore, Subject
+from cohort.data.store import CohortStore
 from cohort.engine.atlas import (
+    Template,
     atlas_file,
     bring_atlas,
     check_same_atlas,
@@ -101,7 +102,7 @@ def _tile_size(pairs: PairSet, subjects: int, settings: PlanSettings) -> int:
 
 
 def open_run(
-    run_dir: Path, store: CohortStore, settings: PlanSettings, template: Subject | None = None
+    run_dir: Path, store: CohortStore, settings: PlanSettings, template: Template | None = None
 ) -> RunSpec:
     """Begin a run, or go on with one that was planned on the same store with these settings.
 
@@ -161,14 +162,14 @@ def _said(asked: Choice | None, planned: Choice) -> Choice:
 
 
 def _first_plan(
-    run_dir: Path, store: CohortStore, settings: PlanSettings, outside: Path | Subject | None
+    run_dir: Path, store: CohortStore, settings: PlanSettings, outside: Path | Template | None
 ) -> tuple[RunSpec, PairSet]:
     """The plan of a run that is not there yet, with its atlas, if any; all of it or nothing."""
     if outside is None:
         return with_room(run_dir, store, make_plan(store, settings), settings.trust_code)
     make_folder(run_dir)
     with removed_on_failure(run_dir):
-        if isinstance(outside, Subject):
+        if isinstance(outside, Template):
             atlas = keep_atlas(run_dir, store, outside)
         else:
             atlas = bring_atlas(run_dir, store, outside, settings.atlas_labels)

@@ -62,7 +62,7 @@ class Sums:
 
 def write_sums(folder: Path, sums: Sums) -> None:
     """Write sums into ``folder``, each array whole or not at all; raises StorageError."""
-    parts = {"fields": sums.fields, "histogram": sums.histogram}
+    parts = {"histogram": sums.histogram, "fields": sums.fields}  # fields last: they vouch for both
     for name, values in parts.items():
         if values is not None:
             write_stack(folder / name, values, _facts(values, {"subjects": sums.subjects}))

@@ -23,6 +23,8 @@ from cohort.engine.plan import tiles_of
 from cohort.engine.workbench import Workbench
 from cohort.errors import SubjectError, UsageError
 from cohort.studies.chain import Chain, Field
+from cohort.studies.published import Published, published_template
+from triton_reg import Displacement
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +51,12 @@ class NativeSubject:
         Raises:
             SubjectError: ``E_NATIVE`` if the subject did not come from a file.
         """
+        template = _template(workbench, subject_id)
+        if template:
+            to_native_mm, files = np.linalg.inv(template.to_working_mm), {"image": template.sha256}
+            return cls(
+                subject_id, template.grid, to_native_mm, template.image, files, HeaderChoices()
+            )
         record = workbench.store_of(subject_id).record(subject_id)
         provenance = record["provenance"]
         try:
@@ -199,6 +207,28 @@ def _link(
     ]
     vectors = vectors * np.array(scale, dtype=np.float32).reshape(3, 1, 1, 1)
     grid = workbench.store.grid.resampled(displacement.fixed_shape)
-    matrices = (np.linalg.inv(here.to_native_mm), there.to_native_mm)
-    chain = Chain(here.subject_id, there.subject_id, matrices, (Field(vectors, grid),))
-    return chain, residual
+    before, after = _to_template(workbench, here, 1), _to_template(workbench, there, -1)
+    fields = (*before, Field(vectors, grid), *after)
+    still = [np.eye(4)] * (len(fields) - 1)
+    matrices = (np.linalg.inv(here.to_native_mm), *still, there.to_native_mm)
+    return Chain(here.subject_id, there.subject_id, matrices, fields), residual
+
+
+def _to_template(workbench: Workbench, end: NativeSubject, direction: int) -> tuple[Field, ...]:
+    """From a published template to what the run registered to, or back; nothing for a subject."""
+    template = _template(workbench, end.subject_id)
+    if template is None:
+        return ()
+    if direction > 0:
+        return (template.field,)
+    shape = template.field.grid.shape
+    field = Displacement(torch.from_numpy(template.field.vectors)[None], shape, shape)
+    with one_thread(), torch.inference_mode():
+        back = field.inverse(iterations=60, tolerance=1e-3).displacement.vectors[0].numpy()
+    return (Field(back, template.field.grid),)
+
+
+def _template(workbench: Workbench, subject_id: str) -> Published | None:
+    """The published template, if that is what the subject of a run is."""
+    is_it = subject_id == workbench.spec.atlas
+    return published_template(workbench.run_dir) if is_it else None

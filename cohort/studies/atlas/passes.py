@@ -1,0 +1,46 @@
+"""The folders of a template's passes, and what they add up to.
+
+``OUT/pass-1`` and so on are runs; the last pass is ``OUT/run``. Subjects that were added later have
+runs of their own beside it, ``OUT/run-added-1`` and so on, to the same template.
+"""
+
+import json
+from collections.abc import Sequence
+from functools import reduce
+from operator import add
+from pathlib import Path
+from typing import Any
+
+from cohort.engine.sums import Sums
+from cohort.studies.atlas.reduction import total_of
+
+FINAL = "run"
+FACTS = "pass.json"  # written when a pass is done
+
+
+def passes_of(out: Path) -> int:
+    """How many passes are done, without the last one."""
+    number = 0
+    while (out / f"pass-{number + 1}" / FACTS).exists():
+        number += 1
+    return number
+
+
+def facts_of(run_dir: Path) -> dict[str, Any]:
+    """What a pass found."""
+    return json.loads((run_dir / FACTS).read_bytes())
+
+
+def runs_of(run_dir: Path) -> list[Path]:
+    """A pass's own run and those of subjects who were added to it and are through."""
+    return [run_dir, *(one for one in added_to(run_dir) if (one / FACTS).exists())]
+
+
+def added_to(run_dir: Path) -> list[Path]:
+    """The runs of subjects who were, or are being, added to a pass."""
+    return sorted(run_dir.parent.glob(f"{run_dir.name}-added-*"))
+
+
+def sums_of(runs: Sequence[Path], workers: int) -> Sums:
+    """Over the subjects of several runs; raises as `total_of` does."""
+    return reduce(add, (total_of(one, workers) for one in runs))

@@ -1,0 +1,307 @@
+"""Unbiased templates: their means, their bits, their files."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from command_line import Cohort
+from helpers import tiny_cohort
+from native_cohort import native_run
+from scipy.linalg import expm, logm
+from small_run import QUICK, damage
+
+from cohort.data.entries import SourceEntry
+from cohort.data.geometry import Grid
+from cohort.data.native import load_native
+from cohort.data.store import CohortStore
+from cohort.engine.sums import RANGE, UNIT, Sums
+from cohort.engine.team import PLAIN, Team
+from cohort.engine.workbench import Workbench
+from cohort.errors import StorageError, UsageError
+from cohort.studies.atlas.affine_mean import covering_grid, mirrored_mean, unbiased
+from cohort.studies.atlas.build import Build, add_subjects, build_template
+from cohort.studies.atlas.means import mean_displacement, mean_volume, with_mirror_images
+from cohort.studies.atlas.settings import AtlasSettings, Center, load_settings
+from cohort.studies.atlas.start import medoid
+from cohort.studies.atlas.update import next_template
+from cohort.studies.native_space import Route, native_pair
+from cohort.studies.published import published_template
+from cohort.studies.resample import resample_volume
+
+GRID = Grid.axis_aligned((16, 18, 20), (2.0, 2.0, 2.0), (0.0, 0.0, 0.0))
+
+
+def _sums(volumes: np.ndarray, displacements: np.ndarray, bins: int = 64) -> Sums:
+    """Of volumes ``[N, D, H, W]`` and displacements ``[N, 3, D, H, W]``, as a run makes them."""
+    count = len(volumes)
+    weight = np.full(volumes.shape[1:], 256 * count)
+    image = np.rint(volumes * UNIT).sum(axis=0) * 256
+    moved = np.rint(displacements * UNIT).sum(axis=0) * 256
+    histogram = np.zeros((bins, *volumes.shape[1:]), np.int32)
+    place = (volumes - RANGE[0]) / (RANGE[1] - RANGE[0]) * (bins - 1)
+    below = np.floor(place).astype(int)
+    above = np.rint((place - below) * 256).astype(int)
+    for value, part in ((below, 256 - above), (below + 1, above)):
+        for one, share in zip(value, part, strict=True):
+            np.add.at(histogram, (one, *np.indices(one.shape)), share)
+    fields = np.stack([weight, image, *moved]).astype(np.int64)
+    return Sums(fields, histogram, {f"s{one}": 256 for one in range(count)})
+
+
+@pytest.mark.parametrize(
+    ("center", "expected"),
+    [("mean", np.mean), ("median", np.median), ("trimmed", np.mean), ("huber", np.mean)],
+)
+def test_means_of_histograms_are_those_of_the_values(center: Center, expected) -> None:
+    rng = np.random.default_rng(0)
+    volumes = np.clip(rng.normal(0.5, 0.15, (400, 3, 3, 3)), 0, 1)
+    found = mean_volume(_sums(volumes, np.zeros((400, 3, 3, 3, 3))), center)
+    assert np.abs(found - expected(volumes, axis=0)).max() < 0.02
+
+
+@pytest.mark.parametrize("center", ["median", "trimmed", "huber"])
+def test_robust_means_are_not_moved_by_a_few_wrong_subjects(center: Center) -> None:
+    volumes = np.full((20, 2, 2, 2), 0.4)
+    volumes[:2] = 1.5
+    sums = _sums(volumes, np.zeros((20, 3, 2, 2, 2)))
+    assert mean_volume(sums, "mean").max() > 0.5
+    assert np.abs(mean_volume(sums, center) - 0.4).max() < 0.03
+
+
+def test_the_next_template_lies_where_the_mean_subject_does() -> None:
+    """Everyone's anatomy lies 2 voxels further along the first axis."""
+    blob = np.exp(-((np.indices(GRID.shape) - np.array([7, 9, 10])[:, None, None, None]) ** 2)
+                  .sum(0) / 8)  # fmt: skip
+    displacements = np.zeros((3, 3, *GRID.shape))
+    displacements[:, 0] = 2
+    sums = _sums(np.stack([blob] * 3), displacements, bins=8)
+    found = next_template(sums, AtlasSettings(subjects=("s0", "s1", "s2")), GRID)
+    assert np.unravel_index(found.volume.argmax(), GRID.shape) == (9, 9, 10)
+    assert found.drift_voxels == pytest.approx(2, abs=1e-6)
+    assert found.drift_mm == pytest.approx(4, abs=1e-6)
+    assert found.left_voxels < 1e-3
+    assert np.abs(found.inverse[0, 4:] + 2).max() < 1e-2
+
+
+def test_mirror_images_make_sums_symmetric() -> None:
+    rng = np.random.default_rng(0)
+    sums = _sums(rng.random((2, 6, 4, 5)), rng.normal(size=(2, 3, 6, 4, 5)), bins=8)
+    both = with_mirror_images(sums)
+    mean, moved = mean_volume(both, "mean"), mean_displacement(both)
+    assert (mean == mean[::-1]).all()
+    assert (moved[0] == -moved[0, ::-1]).all()
+    assert (moved[1:] == moved[1:, ::-1]).all()
+
+
+def test_the_mean_of_alignments_is_removed_in_the_logarithm() -> None:
+    rng = np.random.default_rng(0)
+    linear = np.stack([expm(0.2 * rng.normal(size=(3, 3))) for _ in range(6)])
+    weights = rng.random(6)
+    found = unbiased(linear, weights)
+    logs = np.stack([np.real(logm(one @ found)) for one in linear])
+    assert np.abs(np.average(logs, axis=0, weights=weights)).max() < 1e-8
+    mirror = np.diag([-1.0, 1.0, 1.0])
+    same = mirrored_mean(found)
+    assert np.allclose(mirror @ same @ mirror, same)
+
+
+def test_a_larger_cohort_gets_a_larger_grid() -> None:
+    shrink = np.diag([0.8, 0.8, 0.8, 1.0])  # template world to working world, about the centre
+    onto = covering_grid(GRID, shrink)
+    assert onto.spacing_mm == GRID.spacing_mm
+    corners = GRID.voxel_to_world(GRID.corners()) / 0.8
+    inside = onto.world_to_voxel(corners)
+    assert (inside >= -1e-6).all()
+    assert (inside <= np.array(onto.shape) - 1 + 1e-6).all()
+    assert covering_grid(GRID, np.eye(4)).shape == GRID.shape
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> CohortStore:
+    return tiny_cohort(tmp_path_factory.mktemp("store") / "cohort.zarr", subjects=5)
+
+
+def _build(store: CohortStore, out: Path, subjects: int = 5, team: Team = PLAIN, **chosen):
+    settings = AtlasSettings(subjects=store.subject_ids[:subjects], method=QUICK, **chosen)
+    return Build(store, out, settings, team)
+
+
+def _files(out: Path) -> dict[str, bytes]:
+    """Everything that is published, by name."""
+    found = sorted((out / "tpl-template").iterdir())
+    return {path.name: path.read_bytes() for path in found}
+
+
+def test_a_template_has_the_same_bits_for_any_number_of_workers_and_after_a_stop(
+    tmp_path: Path, store: CohortStore
+) -> None:
+    build_template(_build(store, tmp_path / "one"), 3)
+    build_template(_build(store, tmp_path / "two", team=Team(2)), 3)
+    assert _files(tmp_path / "two") == _files(tmp_path / "one")
+
+    class Stop(Exception):
+        pass
+
+    def stop(number: int, facts: dict) -> None:
+        raise Stop
+
+    again = _build(store, tmp_path / "again")
+    for _ in range(2):
+        with pytest.raises(Stop):
+            build_template(replace(again, on_pass=stop), 3)
+    build_template(again, 3)
+    assert _files(tmp_path / "again") == _files(tmp_path / "one")
+
+
+def test_more_iterations_go_on_from_those_that_are_there(
+    tmp_path: Path, store: CohortStore
+) -> None:
+    build_template(_build(store, tmp_path / "one"), 3)
+    for iterations in (1, 3):
+        document = build_template(_build(store, tmp_path / "two"), iterations)
+    assert _files(tmp_path / "two") == _files(tmp_path / "one")
+    assert [one["pass"] for one in document["passes"]] == [1, 2, 3]
+    assert build_template(_build(store, tmp_path / "two"), 2) == document
+
+
+def test_added_subjects_count_as_if_they_had_been_in_the_last_pass(
+    tmp_path: Path, store: CohortStore
+) -> None:
+    start = store.subject_ids[0]
+    whole = build_template(_build(store, tmp_path / "one", start=start), 1)
+    part = _build(store, tmp_path / "two", subjects=3, start=start)
+    build_template(part, 1)
+    add_subjects(part, store.subject_ids[3:4])
+    settings = load_settings(tmp_path / "two")
+    assert settings is not None
+    grown = add_subjects(replace(part, settings=settings), store.subject_ids[4:])
+    assert _files(tmp_path / "two") == _files(tmp_path / "one")
+    assert grown["registered"] == whole["registered"] == 5
+    with pytest.raises(UsageError, match=r"sub-03: part of the template .* already"):
+        add_subjects(_build(store, tmp_path / "two", start=start), store.subject_ids[3:4])
+
+
+def test_a_template_is_the_mean_of_its_subjects_as_its_transforms_bring_them(
+    tmp_path: Path,
+) -> None:
+    native_run(tmp_path / "run")
+    store = CohortStore.open(tmp_path / "run" / "cohort.zarr")
+    out = tmp_path / "template"
+    document = build_template(_build(store, out, subjects=len(store.subject_ids)), 2)
+    published = published_template(out / "run")
+    assert published is not None
+    assert published.image == (out / document["image"]).absolute()
+    workbench, mean = Workbench.open(out / "run"), np.zeros(published.grid.shape)
+    for subject_id in store.subject_ids:
+        pair = native_pair(workbench, Route("template", subject_id, kept=True))
+        back = native_pair(workbench, Route("template", subject_id, inverse=True, kept=True))
+        points = np.array([[0.0, 0.0, 0.0], [3.0, -2.0, 4.0]])
+        there = pair.chain.map_points(points)
+        assert np.abs(back.chain.map_points(there) - points).max() < 0.3
+        native = load_native(SourceEntry(subject_id, pair.of.image))
+        mean += resample_volume(native.volume, native.grid, pair.chain, published.grid)
+    image = np.asarray(nib.load(published.image).dataobj)
+    inside = image > image.mean()
+    assert np.corrcoef(mean[inside], image[inside])[0, 1] > 0.98
+
+
+def test_labels_are_shares_of_the_subjects(tmp_path: Path, store: CohortStore) -> None:
+    out = tmp_path / "out"
+    build_template(_build(store, out), 2)
+    shares = nib.load(out / "tpl-template" / "tpl-template_probseg.nii.gz").get_fdata()
+    labels = np.asarray(nib.load(out / "tpl-template" / "tpl-template_dseg.nii.gz").dataobj)
+    assert shares.shape == (*store.grid.shape, 2)
+    assert shares.max() == pytest.approx(1)
+    assert shares.sum(axis=-1).max() < 1 + 2 / 255
+    assert set(np.unique(labels)) == {0, 1, 2}
+    certain = shares > 0.6
+    assert (labels[certain[..., 0]] == 1).all()
+    assert (labels[certain[..., 1]] == 2).all()
+    names = (out / "tpl-template" / "tpl-template_dseg.tsv").read_text().splitlines()
+    assert names == ["index\tname", "1\t1", "2\t2"]
+    table = (out / "subjects.csv").read_text().splitlines()
+    assert len(table) == 6
+
+
+def test_a_broken_subject_is_left_out(tmp_path: Path) -> None:
+    store = tiny_cohort(tmp_path / "cohort.zarr", subjects=4)
+    damage(store, "sub-02")
+    document = build_template(_build(store, tmp_path / "out"), 2)
+    assert (document["registered"], document["subjects"]) == (3, 4)
+    assert document["passes"][0]["failed"] == 1
+
+
+@pytest.mark.parametrize("chosen", [
+    {"center": "median"}, {"symmetric": True}, {"sharpen": 0.5},
+    {"start": "medoid"}, {"weights": {"sub-01": 3.0, "sub-02": 0.0}},
+], ids=str)  # fmt: skip
+def test_what_can_be_chosen_changes_the_template(
+    tmp_path: Path, store: CohortStore, chosen: dict
+) -> None:
+    build_template(_build(store, tmp_path / "plain"), 2)
+    build_template(_build(store, tmp_path / "chosen", **chosen), 2)
+    image = "tpl-template_T1w.nii.gz"
+    assert _files(tmp_path / "chosen")[image] != _files(tmp_path / "plain")[image]
+
+
+def test_passes_on_coarser_grids_come_first(tmp_path: Path) -> None:
+    store = tiny_cohort(tmp_path / "cohort.zarr", 3, (32, 34, 36))
+    document = build_template(_build(store, tmp_path / "out", 3, shrink=(2,)), 2)
+    assert [one["shrink"] for one in document["passes"]] == [2, 1]
+    image = nib.load(tmp_path / "out" / document["image"])
+    assert image.shape == (32, 34, 36)
+
+
+def test_a_symmetric_template_is_its_own_mirror_image(tmp_path: Path, store: CohortStore) -> None:
+    build_template(_build(store, tmp_path / "out", symmetric=True), 2)
+    image = np.asarray(nib.load(tmp_path / "out/tpl-template/tpl-template_T1w.nii.gz").dataobj)
+    assert np.abs(image - image[::-1]).max() < 0.02
+
+
+def test_the_medoid_looks_most_like_the_others(store: CohortStore) -> None:
+    assert medoid(store, store.subject_ids) in store.subject_ids
+
+
+def test_another_template_in_the_folder_is_refused(tmp_path: Path, store: CohortStore) -> None:
+    out = tmp_path / "out"
+    build_template(_build(store, out), 1)
+    with pytest.raises(UsageError, match=r"E_PLAN_MISMATCH: .*center was mean, now median"):
+        build_template(_build(store, out, center="median"), 1)
+    with pytest.raises(UsageError, match=r"subjects differ by sub-04"):
+        build_template(_build(store, out, subjects=4), 1)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").touch()
+    with pytest.raises(UsageError, match=r"is no template and not empty"):
+        build_template(_build(store, tmp_path / "other"), 1)
+    (out / "atlas.json").write_text("{}")
+    with pytest.raises(StorageError, match=r"E_ATLAS: .*damaged"):
+        load_settings(out)
+
+
+def test_the_command_says_what_it_made_and_refuses_what_is_not_there(
+    cohort: Cohort, tmp_path: Path, store: CohortStore
+) -> None:
+    common = ("atlas", str(store.path), str(tmp_path / "out"), "--workers", "0", "--set",
+              "features=intensity", "--set", "levels=2", "--set", "solves=[1]", "--set",
+              "couplings=0.1,1.0")  # fmt: skip
+    made = cohort(*common, "--iterations", "2", "--subjects", "sub-00,sub-01,sub-02", "--json")
+    assert made.code == 0
+    document = json.loads(made.out)
+    assert document["subjects"] == 3
+    added = cohort(*common, "--add", "sub-03")
+    assert added.code == 0
+    assert "4 of 4" in added.out
+    refused = cohort("atlas", str(store.path), str(tmp_path / "x"), "--subjects", "nobody")
+    assert refused.code == 2
+    assert "E_SUBJECTS" in refused.err
+    refused = cohort("atlas", str(store.path), str(tmp_path / "x"), "--start", "nobody")
+    assert refused.code == 2
+    assert "E_ATLAS" in refused.err
+    refused = cohort(
+        "atlas", str(store.path), str(tmp_path / "x"), "--center", "huber", "--normalise", "none"
+    )
+    assert refused.code == 2
+    assert "needs normalise=range" in refused.err
