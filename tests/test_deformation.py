@@ -44,6 +44,9 @@ def test_a_translation_changes_no_volume_and_bends_nothing() -> None:
     assert found.bending_energy.item() == 0
     lengths = (found.displacement_p50_mm, found.displacement_p95_mm, found.displacement_max_mm)
     assert [one.item() for one in lengths] == pytest.approx([5, 5, 5])
+    half_still = torch.cat([vectors[:, :, :4], torch.zeros_like(vectors[:, :, 4:])], dim=2)
+    found = deformation_measures(half_still, (1.0, 1.0, 1.0))
+    assert found.displacement_rms_mm.item() == pytest.approx(math.sqrt(25 / 2))
 
 
 def test_a_scaling_multiplies_every_volume() -> None:

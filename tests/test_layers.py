@@ -31,7 +31,9 @@ ALLOWED = {
     },
     "cohort.options": {"cohort.errors"},
     "cohort.terminal": {"cohort.data", "cohort.engine", "cohort.errors"},
-    "cohort.studies": {"cohort.data", "cohort.engine", "cohort.errors", "triton_reg"},
+    "cohort.studies": {
+        "cohort.config", "cohort.data", "cohort.engine", "cohort.errors", "triton_reg",
+    },
     "cohort.report": {"cohort.data", "cohort.engine", "cohort.errors", "triton_reg"},
     "cohort.engine": {"cohort.data", "cohort.config", "cohort.errors", "triton_reg"},
     "cohort.config": {"cohort.errors", "triton_reg"},

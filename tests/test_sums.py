@@ -10,6 +10,7 @@ import torch
 from helpers import smooth_volume, tiny_cohort
 from small_run import QUICK
 
+from cohort.config.sums import SumSettings
 from cohort.data.store import CohortStore, Subject
 from cohort.engine.adding import Adder, intensity_range
 from cohort.engine.atlas import Template
@@ -18,7 +19,6 @@ from cohort.engine.plan import open_run
 from cohort.engine.run import run
 from cohort.engine.run_folder import as_table
 from cohort.engine.scan import Scan
-from cohort.engine.sum_settings import SumSettings
 from cohort.engine.sums import FOLDER, UNIT, Sums, read_labels, read_sums, write_sums
 from cohort.engine.team import PLAIN, Team
 from cohort.engine.verify import verify

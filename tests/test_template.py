@@ -13,6 +13,7 @@ from native_cohort import native_run
 from scipy.linalg import expm, logm
 from small_run import QUICK, damage
 
+from cohort.config.atlas import AtlasSettings, Center
 from cohort.data.entries import SourceEntry
 from cohort.data.geometry import Grid
 from cohort.data.native import load_native
@@ -24,7 +25,7 @@ from cohort.errors import StorageError, UsageError
 from cohort.studies.atlas.affine_mean import covering_grid, mirrored_mean, unbiased
 from cohort.studies.atlas.build import Build, add_subjects, build_template
 from cohort.studies.atlas.means import mean_displacement, mean_volume, with_mirror_images
-from cohort.studies.atlas.settings import AtlasSettings, Center, load_settings
+from cohort.studies.atlas.settings import load_settings
 from cohort.studies.atlas.start import medoid
 from cohort.studies.atlas.update import next_template
 from cohort.studies.native_space import Route, native_pair

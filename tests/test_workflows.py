@@ -1,5 +1,6 @@
 """The workflow scripts on tiny cohorts."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -43,3 +44,22 @@ def test_the_regulariser_is_taken_apart(tmp_path: Path) -> None:
     assert table["dice_mean_sd"].is_not_null().all()
     by_name = dict(table.select("variant", "sdlogj").rows())
     assert by_name["min_convolution-2"] < by_name["none"]
+
+
+def test_a_population_is_registered_and_analysed(tmp_path: Path) -> None:
+    tiny_cohort(tmp_path / "store", subjects=4)
+    config = tmp_path / "quick.yaml"
+    config.write_text("set: [features=intensity, levels=2, solves=1, 'couplings=0.1,1']\n"
+                      "metrics: deformation,consistency\ntriangles: 1\nclusters: 2\n")  # fmt: skip
+    command = [sys.executable, PROJECT / "workflows" / "population.py", tmp_path / "store",
+               tmp_path / "out", "--config", config]  # fmt: skip
+    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    out = tmp_path / "out" / "population"
+    facts = json.loads((out / "population.json").read_text())
+    assert facts["distance"] == "root-mean-square displacement in mm"
+    assert (facts["ice_from"], facts["ice_pairs"], facts["triangles"]) == ("rows", 6, 4)
+    assert len(facts["clusters"]) == 2
+    assert "cohort atlas" in told
+    page = (out / "index.html").read_text()
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == told
+    assert (out / "index.html").read_text() == page

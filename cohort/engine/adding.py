@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cohort.config.sums import Normalise, SumSettings
 from cohort.engine.scan import Scan
-from cohort.engine.sum_settings import Normalise, SumSettings
 from cohort.engine.sums import RANGE, UNIT, Sums
 from triton_reg import Displacement
 from triton_reg.displacement import jacobian_determinant

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from cohort.config.method import MethodConfig
+from cohort.config.sums import SumSettings
 from cohort.data.geometry import Grid
 from cohort.engine.measured import Measured
 from cohort.engine.spec import Device, shrunk
-from cohort.engine.sum_settings import SumSettings
 
 
 @dataclass(frozen=True)

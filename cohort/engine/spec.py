@@ -11,10 +11,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cohort.config.method import MethodConfig
+from cohort.config.sums import SumSettings
 from cohort.data.geometry import Grid
 from cohort.data.storage import storage_error
 from cohort.engine.measured import Measured
-from cohort.engine.sum_settings import SumSettings
 from cohort.errors import StorageError, UsageError
 
 SCHEMA = 2

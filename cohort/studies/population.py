@@ -92,21 +92,19 @@ def analyse(
     spec, rows = RunSpec.load(opening.run_dir), read_rows(opening.run_dir)
     distances = distances_of(rows, spec, settings.distance)
     groups = clusters(distances.matrix, settings.clusters)
-    plane = embedding(distances.matrix)
     good = rows.filter(pl.col("status") == "ok")
     in_rows = good["ice_mm"].null_count() < len(good)
-    sample = TriangleSample(
-        names=distances.names,
-        each=settings.triangles,
-        seed=settings.seed,
-        with_inverse=not in_rows,
-    )
+    chosen = {"each": settings.triangles, "seed": settings.seed, "with_inverse": not in_rows}
+    sample = TriangleSample(names=distances.names, **chosen)
     triangles = measure_triangles(opening, sample, out / BLOCKS, workers, progress)
     pairs = _pairs(distances, good if in_rows else _as_rows(triangles), triangles)
     outliers = rank_outliers(good, distances.names)
-    subjects = _subjects(distances, groups, plane, outliers, pairs, triangles)
-    facts = _facts(spec, rows, distances, groups, plane, outliers)
+    planes = _planes(distances, outliers)
+    subjects = _subjects(distances, groups, planes, outliers, pairs, triangles)
+    facts = _facts(spec, rows, distances, groups, outliers)
     facts |= {
+        "variance_share": planes[0].share,
+        "variance_share_within": planes[1].share,
         "seed": settings.seed,
         "triangles": len(triangles),
         "triangle_mm": triangles["mean_mm"].mean(),
@@ -116,6 +114,16 @@ def analyse(
         "ice_pairs": pairs["ice_mm"].count(),
     }
     return Population(subjects, pairs, triangles, facts)
+
+
+def _planes(distances: Distances, outliers: Outliers) -> tuple[Embedding, Embedding]:
+    """Of everyone, and of those who do not stand apart, NaN for the others: a few who are far from
+    everyone else would take the axes."""
+    inside = ~np.isin(distances.names, outliers.apart)
+    own = embedding(distances.matrix[np.ix_(inside, inside)])
+    xy = np.full((len(inside), 2), np.nan)
+    xy[inside] = own.xy
+    return embedding(distances.matrix), Embedding(xy, own.share)
 
 
 def _as_rows(triangles: pl.DataFrame) -> pl.DataFrame:
@@ -152,7 +160,7 @@ def _pairs(distances: Distances, rows: pl.DataFrame, triangles: pl.DataFrame) ->
 def _subjects(
     distances: Distances,
     groups: Clusters,
-    plane: Embedding,
+    planes: tuple[Embedding, Embedding],
     outliers: Outliers,
     pairs: pl.DataFrame,
     triangles: pl.DataFrame,
@@ -165,8 +173,10 @@ def _subjects(
         "nearest": names[apart.argmin(1)],
         "nearest_distance": apart.min(1),
         "cluster": groups.of,
-        "x": plane.xy[:, 0],
-        "y": plane.xy[:, 1],
+        "x": planes[0].xy[:, 0],
+        "y": planes[0].xy[:, 1],
+        "x_within": pl.Series(planes[1].xy[:, 0]).fill_nan(None),
+        "y_within": pl.Series(planes[1].xy[:, 1]).fill_nan(None),
         "outlier_score": outliers.scores,
         "reason": outliers.reasons,
     })  # fmt: skip
@@ -190,7 +200,6 @@ def _facts(
     rows: pl.DataFrame,
     distances: Distances,
     groups: Clusters,
-    plane: Embedding,
     outliers: Outliers,
 ) -> dict[str, Any]:
     means = mean_distances(distances.matrix)
@@ -212,7 +221,6 @@ def _facts(
         "clusters": list(_cluster_facts(distances, groups)),
         "silhouette": groups.silhouette,
         "silhouettes_tried": {str(number): value for number, value in groups.tried.items()},
-        "variance_share": plane.share,
         "judged_by": list(outliers.measures),
         "apart": outliers.apart,
     }

@@ -3,13 +3,15 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.cluster.hierarchy import cut_tree, linkage
 from scipy.spatial.distance import squareform
 
 from cohort.errors import UsageError
 
 MOST_TRIED = 10  # clusters
-_WORTH_A_SPLIT = 0.25  # silhouette; Kaufman and Rousseeuw (1990) call less "no substantial structure"
+_WORTH_A_SPLIT = (
+    0.25  # silhouette; Kaufman and Rousseeuw (1990) call less "no substantial structure"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,8 +57,9 @@ def clusters(matrix: np.ndarray, asked: int | None = None) -> Clusters:
     if asked is not None and not 1 <= asked <= count:
         raise UsageError("E_POPULATION", f"--clusters {asked}: need 1 to {count}, as many subjects")
     tree = linkage(squareform(matrix, checks=False), "average")
-    numbers = range(2, min(MOST_TRIED, count - 1) + 1) if asked is None else [asked]
-    found = {number: fcluster(tree, number, "maxclust") for number in numbers}
+    numbers = list(range(2, min(MOST_TRIED, count - 1) + 1)) if asked is None else [asked]
+    # exactly so many, also where distances are equal
+    found = dict(zip(numbers, cut_tree(tree, numbers).T, strict=True))
     tried = {
         number: float(silhouettes(matrix, groups).mean())
         for number, groups in found.items()

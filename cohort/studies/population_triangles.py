@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -70,7 +71,7 @@ class TriangleSample:
         """
         starts = [self._of(place) for place in range(len(self.names))]
         groups = range(0, len(starts), _SUBJECTS_IN_BLOCK)
-        return [sum(starts[at : at + _SUBJECTS_IN_BLOCK], []) for at in groups]
+        return [list(chain(*starts[at : at + _SUBJECTS_IN_BLOCK])) for at in groups]
 
     def key(self, spec: RunSpec) -> str:
         """Digest of all that the measures depend on."""

@@ -31,7 +31,8 @@ class DeformationMeasures(NamedTuple):
         ndv: non-diffeomorphic volume: the volume that is turned inside out by the piecewise linear
             map between voxels, as a share of the volume.
         bending_energy: mean of the squared second derivatives of the displacement, in 1/mm².
-        displacement_p50_mm, displacement_p95_mm, displacement_max_mm: of its lengths.
+        displacement_p50_mm, displacement_p95_mm, displacement_max_mm, displacement_rms_mm: of its
+            lengths; the last is their root mean square.
     """
 
     sdlogj_l2r: Tensor
@@ -44,6 +45,7 @@ class DeformationMeasures(NamedTuple):
     displacement_p50_mm: Tensor
     displacement_p95_mm: Tensor
     displacement_max_mm: Tensor
+    displacement_rms_mm: Tensor
 
 
 def deformation_measures(
@@ -124,7 +126,8 @@ def _deformation_measures_cuda(
     lengths = lengths.sort(1)[0]
     logarithms = _of_sorted(determinants, (0.05, 0.5, 0.95), torch.log)
     of_lengths = _of_sorted(lengths, (0.5, 0.95, 1.0))
-    found = [sdlogj_l2r, mean, *logarithms, inverted, bent, *of_lengths]
+    root_mean_square = lengths.double().square().mean(1).sqrt()
+    found = [sdlogj_l2r, mean, *logarithms, inverted, bent, *of_lengths, root_mean_square]
     return DeformationMeasures._make(found)
 
 
@@ -199,7 +202,8 @@ def _of_determinants(values: Tensor) -> list[float]:
 
 
 def _of_lengths(lengths: Tensor) -> list[float]:
-    return [*_percentiles(lengths, (50, 95)), lengths.max().item()]
+    root_mean_square = lengths.double().square().mean().sqrt()
+    return [*_percentiles(lengths, (50, 95)), lengths.max().item(), root_mean_square.item()]
 
 
 def _percentiles(values: Tensor, percents: tuple[int, ...]) -> list[float]:

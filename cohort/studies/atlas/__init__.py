@@ -1,11 +1,13 @@
 """Unbiased templates: the mean of a cohort, in shape and in looks.
 
-    settings      what a template is made of, kept in ``OUT/atlas.json``
+    settings      what a template was begun with, kept in ``OUT/atlas.json``
     start         the volume that the first pass registers to
     build         pass after pass: register everyone to the template, average, remove the mean
     reduction     what the tiles of a pass add up to
     means         mean, median, trimmed mean and Huber's mean of sums; the mirrored half
     update        the next template: the mean volume, moved by the inverse of the mean displacement
+    passes        the folders of passes, and what they add up to
+    world         where the template lies, and the way from there to the last pass
     affine_mean   the mean of the subjects' affine alignments, removed in the logarithm
     publish       files: the template, its labels, maps of volume change, a table of subjects
     label_maps    probabilities and majority of warped labels, whatever their number

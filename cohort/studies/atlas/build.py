@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from cohort.config.atlas import AtlasSettings
 from cohort.data.storage import storage_error, to_json, write_atomic
 from cohort.data.store import CohortStore
 from cohort.engine.atlas import Template
@@ -29,7 +30,7 @@ from cohort.studies.atlas.passes import (
 )
 from cohort.studies.atlas.publish import DOCUMENT, publish
 from cohort.studies.atlas.reduction import total_of
-from cohort.studies.atlas.settings import AtlasSettings, check_same, load_settings
+from cohort.studies.atlas.settings import check_same, load_settings, save_settings
 from cohort.studies.atlas.start import as_template, kept_template, start_volume
 from cohort.studies.atlas.update import NextTemplate, finer, next_template
 
@@ -112,7 +113,7 @@ def add_subjects(build: Build, subjects: tuple[str, ...]) -> dict[str, Any]:
     total_of(added, build.team.size)
     write_atomic(added / FACTS, to_json({"added": subjects}))
     grown = replace(build, settings=settings.with_more(subjects))
-    grown.settings.save(out)
+    save_settings(out, grown.settings)
     return _finish(grown)
 
 
@@ -126,7 +127,7 @@ def _begin(build: Build) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise storage_error(out, error) from error
-    build.settings.save(out)
+    save_settings(out, build.settings)
 
 
 def _reopen(build: Build) -> None:

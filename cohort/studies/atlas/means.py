@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from cohort.config.atlas import Center
 from cohort.engine.sums import RANGE, UNIT, Sums
-from cohort.studies.atlas.settings import Center
 
 _TRIM = 0.1  # of the weight, left out at either end
 _HUBER = 1.345  # robust standard deviations, 95 % efficient on a normal distribution

@@ -12,6 +12,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from cohort.config.atlas import AtlasSettings
 from cohort.data.storage import to_json, write_atomic
 from cohort.data.store import CohortStore
 from cohort.engine.results import read_rows
@@ -23,7 +24,6 @@ from cohort.studies.atlas.label_maps import (
     write_label_maps,
 )
 from cohort.studies.atlas.means import mean_log_jacobian
-from cohort.studies.atlas.settings import AtlasSettings
 from cohort.studies.atlas.update import NextTemplate, moved_volume, sharpened
 from cohort.studies.atlas.world import World
 from cohort.studies.bids_names import BIDS_VERSION, bids_label

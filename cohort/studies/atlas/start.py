@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from cohort.config.atlas import AtlasSettings
+from cohort.config.sums import SumSettings
 from cohort.data.entries import nifti_stem
 from cohort.data.one_thread import one_thread
 from cohort.data.places import Where
@@ -19,11 +21,9 @@ from cohort.engine.adding import Adder, normal
 from cohort.engine.atlas import Template, bring_atlas
 from cohort.engine.nearest import likeness
 from cohort.engine.scan import Scan
-from cohort.engine.sum_settings import SumSettings
 from cohort.engine.sums import Sums
 from cohort.errors import SubjectError, UsageError
 from cohort.studies.atlas.means import mean_volume, with_mirror_images
-from cohort.studies.atlas.settings import AtlasSettings
 from triton_reg import Displacement
 
 _AT_ONCE = 16  # subjects a job

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter, map_coordinates, spline_filter
 
+from cohort.config.atlas import AtlasSettings
 from cohort.data.geometry import Grid
 from cohort.data.one_thread import one_thread
 from cohort.engine.sums import Sums
 from cohort.studies.atlas.means import mean_displacement, mean_volume, with_mirror_images
-from cohort.studies.atlas.settings import AtlasSettings
 from cohort.studies.chain import Field, moved_by, slabs
 from triton_reg import Displacement
 from triton_reg.ops.resize import resize

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from cohort.config.atlas import AtlasSettings
 from cohort.data.geometry import Grid
 from cohort.data.one_thread import one_thread
 from cohort.data.store import CohortStore
 from cohort.studies.atlas.affine_mean import covering_grid, mean_linear
-from cohort.studies.atlas.settings import AtlasSettings
 from cohort.studies.atlas.update import NextTemplate
 from cohort.studies.chain import Field, moved_by
 from cohort.studies.published import Published
