@@ -306,3 +306,7 @@ def test_the_command_says_what_it_made_and_refuses_what_is_not_there(
     )
     assert refused.code == 2
     assert "needs normalise=range" in refused.err
+    for option, value in (("--name", "../up"), ("--suffix", "a/b"), ("--name", "sub-00")):
+        refused = cohort("atlas", str(store.path), str(tmp_path / "x"), option, value)
+        assert refused.code == 2
+        assert not (tmp_path / "x").exists()

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from cohort import terminal
 from cohort.commands.crew import device_of, on_cards, team_of
+from cohort.config.atlas import CENTERS, AtlasSettings
 from cohort.config.method import MethodConfig, method_config
 from cohort.data.store import CohortStore
 from cohort.data.subject_choice import chosen_subjects
@@ -33,8 +34,9 @@ from cohort.options import (
     Workers,
     local_path,
 )
+from cohort.report.template import write_template_page
 from cohort.studies.atlas.build import Build, add_subjects, build_template
-from cohort.studies.atlas.settings import CENTERS, AtlasSettings, load_settings
+from cohort.studies.atlas.settings import load_settings
 
 
 def atlas_command(
@@ -144,7 +146,8 @@ def atlas_command(
             document = add_subjects(build, newcomers)
         else:
             document = build_template(build, iterations)
-    _tell(out, document, json=json)
+    page = write_template_page(out)
+    _tell(page, out, document, json=json)
     raise typer.Exit(1 if document["registered"] < document["subjects"] else 0)
 
 
@@ -203,12 +206,13 @@ def _pass_line(number: int, facts: dict[str, Any]) -> str:
     return f"pass {number}: drift {drift}, {left}; NCC {facts['ncc']:.4f}"
 
 
-def _tell(out: Path, document: dict[str, Any], *, json: bool) -> None:
+def _tell(page: Path, out: Path, document: dict[str, Any], *, json: bool) -> None:
     if json:
-        terminal.say_json(document)
+        terminal.say_json({"report": page, **document})
         return
     last = document["passes"][-1]
     rows = {
+        "template": out / document["image"],
         "subjects": f"{document['registered']} of {document['subjects']}",
         "passes": len(document["passes"]),
         "drift": f"{last['drift_voxels']:.3f} voxels in the last pass, {last['left_voxels']:.3f}"
@@ -216,4 +220,4 @@ def _tell(out: Path, document: dict[str, Any], *, json: bool) -> None:
         "sharpness": f"{last['sharpness']:.6f} per mm2",
         "transforms": out / "run",
     }
-    terminal.say_table(str(out / document["image"]), rows)
+    terminal.say_table(str(page), rows)

@@ -33,8 +33,8 @@ class AtlasSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = "template"
-    suffix: str = "T1w"
+    name: str = Field("template", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    suffix: str = Field("T1w", pattern=r"^[A-Za-z0-9]{1,32}$")
     subjects: tuple[str, ...]
     method: MethodConfig = MethodConfig()
     device: Literal["cpu", "cuda"] = "cpu"

@@ -150,7 +150,7 @@ def mosaic(images: PairImages) -> str:
                 axes.set_axis_off()
         for axes, (name, _) in zip(panels[0], columns, strict=True):
             axes.set_title(name, color="white", fontsize=9, pad=4)
-        return _png(figure)
+        return png(figure)
 
 
 def plane_center(images: PairImages) -> tuple[int, ...]:
@@ -189,7 +189,8 @@ def svg(figure: Figure) -> str:
     return _data_uri("image/svg+xml", content.getvalue())
 
 
-def _png(figure: Figure) -> str:
+def png(figure: Figure) -> str:
+    """A figure on black as a data URI."""
     content = io.BytesIO()
     FigureCanvasAgg(figure).print_figure(content, format="png", dpi=120, facecolor="black")
     return _data_uri("image/png", content.getvalue())

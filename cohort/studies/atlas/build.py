@@ -31,7 +31,7 @@ from cohort.studies.atlas.passes import (
 from cohort.studies.atlas.publish import DOCUMENT, publish
 from cohort.studies.atlas.reduction import total_of
 from cohort.studies.atlas.settings import check_same, load_settings, save_settings
-from cohort.studies.atlas.start import as_template, kept_template, start_volume
+from cohort.studies.atlas.start import as_template, check_start, kept_template, start_volume
 from cohort.studies.atlas.update import NextTemplate, finer, next_template
 
 _MOST_IN_TILE = 32  # subjects; what a tile adds up is a file of its own
@@ -119,6 +119,7 @@ def add_subjects(build: Build, subjects: tuple[str, ...]) -> dict[str, Any]:
 
 def _begin(build: Build) -> None:
     out = build.out
+    check_start(build.store, build.settings)
     try:
         if out.exists() and any(not one.name.startswith(".") for one in out.iterdir()):
             raise UsageError(

@@ -1,18 +1,17 @@
 """Labels of a template: how often each structure lies at each voxel, and which one most often."""
 
-import gzip
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from nibabel.nifti1 import Nifti1Header
 
 from cohort.data.geometry import Grid
 from cohort.data.one_thread import one_thread
 from cohort.data.storage import storage_error
 from cohort.engine.sums import FOLDER, labels_there, read_labels
+from cohort.studies.nifti_images import write_volumes
 from triton_reg import Displacement
 
 _SLAB_BYTES = 1 << 28
@@ -118,7 +117,8 @@ def write_label_maps(
             np.subtract(rest, found, out=rest)
             yield np.rint(found * _STEPS).astype(np.uint8)
 
-    _write_streamed(probabilities, volumes(), len(maps.structures), grid)
+    shape = (*grid.shape, len(maps.structures))
+    write_volumes(probabilities, volumes(), shape, grid, np.dtype(np.uint8), slope=1 / _STEPS)
     labels[rest > best] = 0
     return labels
 
@@ -139,26 +139,3 @@ def _moved(share: np.ndarray, moved: Displacement) -> np.ndarray:
     values = torch.from_numpy(share.astype(np.float32))[None, None] / _FULL
     with one_thread(), torch.inference_mode():
         return moved.warp(values)[0, 0].numpy()
-
-
-def _write_streamed(path: Path, volumes: Iterator[np.ndarray], count: int, grid: Grid) -> None:
-    """A 4D file of uint8, a volume at a time; whole or not at all."""
-    header = Nifti1Header()
-    header.set_data_dtype(np.uint8)
-    header.set_data_shape((*grid.shape, count))
-    header.set_sform(grid.affine, code=1)
-    header.set_qform(grid.affine, code=1)
-    header.set_xyzt_units("mm")
-    header.set_slope_inter(1 / _STEPS, 0)
-    header["vox_offset"], header["magic"] = 352, b"n+1"
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
-        with gzip.GzipFile(unfinished, "wb", compresslevel=1, mtime=0) as file:
-            file.write(header.binaryblock + bytes(4))
-            for volume in volumes:
-                file.write(np.asfortranarray(volume).tobytes(order="F"))
-        unfinished.rename(path)
-    except OSError as error:
-        raise storage_error(path, error) from error
-    finally:
-        unfinished.unlink(missing_ok=True)

@@ -43,7 +43,7 @@ def start_volume(
     """float32 ``[D, H, W]`` on the working grid, normalised as the subjects will be.
 
     Raises:
-        UsageError: ``E_ATLAS`` if ``settings.start`` names nothing that is there.
+        UsageError: ``E_ATLAS`` if a file cannot be used.
         SubjectError: if no subject can be read, or not the one that is named.
     """
     start = settings.start
@@ -51,13 +51,26 @@ def start_volume(
         return affine_mean_volume(store, settings, workers)
     if nifti_stem(Path(start).name) is not None:
         return _of_file(out, store, settings, Path(start))
-    if start != "medoid" and start not in store.subject_ids:
+    chosen = medoid(store, settings.subjects) if start == "medoid" else start
+    return _normal(store, chosen, settings)
+
+
+def check_start(store: CohortStore, settings: AtlasSettings) -> None:
+    """Refuse a template that could not begin, before anything is written.
+
+    Raises:
+        UsageError: ``E_ATLAS`` if ``start`` names nothing that is there, or the template has the
+            name of a subject.
+    """
+    start, name = settings.start, settings.name
+    is_file = nifti_stem(Path(start).name) is not None and Path(start).is_file()
+    if start not in ("mean", "medoid", *store.subject_ids) and not is_file:
         raise UsageError(
             "E_ATLAS",
             f"start is {start!r}; need mean, medoid, a subject of the store or a NIfTI file",
         )
-    chosen = medoid(store, settings.subjects) if start == "medoid" else start
-    return _normal(store, chosen, settings)
+    if name in store.subject_ids:
+        raise UsageError("E_ATLAS", f"{name} is a subject of the store; choose another --name")
 
 
 def affine_mean_volume(store: CohortStore, settings: AtlasSettings, workers: int) -> np.ndarray:

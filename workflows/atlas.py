@@ -1,0 +1,54 @@
+"""An unbiased template of a cohort, its labels, and everyone's transform to it.
+
+    python workflows/atlas.py cohort.zarr template --config workflows/atlas.yaml --workers 2
+
+Writes ``OUT/index.html``, ``OUT/tpl-NAME`` with the template and its maps, ``OUT/subjects.csv`` and
+``OUT/run``, whose kept displacements `cohort export` and `cohort apply` read. Prints each pass. The
+same command again goes on where it was; ``cohort atlas`` does the same.
+"""
+
+# ruff: noqa: T201
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cohort.config.atlas import AtlasSettings
+from cohort.config.method import method_config
+from cohort.data.store import CohortStore
+from cohort.data.subject_choice import chosen_subjects
+from cohort.engine.team import Team
+from cohort.report.template import write_template_page
+from cohort.studies.atlas.build import Build, build_template
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("store", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--config", type=Path, default=Path(__file__).with_suffix(".yaml"))
+    parser.add_argument("--workers", type=int, default=0, help="0 is a plain loop")
+    asked = parser.parse_args()
+    chosen: dict[str, Any] = yaml.safe_load(asked.config.read_text()) or {}
+    store = CohortStore.open(asked.store)
+    named = chosen.get("subjects")
+    subjects = chosen_subjects("subjects", named, store.subject_ids) if named else store.subject_ids
+    settings = AtlasSettings(
+        subjects=subjects,
+        method=method_config(chosen.get("method", "voxelopt"), None, chosen.get("set") or []),
+        **(chosen.get("template") or {}),
+    )
+    build = Build(store, asked.out, settings, Team(asked.workers), on_pass=say)
+    document = build_template(build, chosen.get("iterations", 4))
+    print(write_template_page(asked.out), asked.out / document["image"], sep="\n")
+
+
+def say(number: int, facts: dict[str, Any]) -> None:
+    drift = f"{facts['drift_mm']:.3f} mm found, {facts['left_voxels']:.3f} voxels left"
+    print(f"pass {number}: drift {drift}; NCC {facts['ncc']:.4f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
