@@ -161,6 +161,7 @@ def _summed_run(
 SUMMED = PlanSettings(QUICK, sums=SumSettings(bins=8, detail=True))
 
 
+@pytest.mark.slow
 def test_sums_of_a_run_have_the_same_bits_for_any_tiles_and_workers(
     tmp_path: Path, store: CohortStore
 ) -> None:

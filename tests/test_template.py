@@ -11,13 +11,14 @@ from command_line import Cohort
 from helpers import tiny_cohort
 from native_cohort import native_run
 from scipy.linalg import expm, logm
-from small_run import QUICK, damage
+from small_run import QUICK, damage, part_names
 
 from cohort.config.atlas import AtlasSettings, Center
 from cohort.data.entries import SourceEntry
 from cohort.data.geometry import Grid
 from cohort.data.native import load_native
 from cohort.data.store import CohortStore
+from cohort.engine.run import RunReport
 from cohort.engine.sums import RANGE, UNIT, Sums
 from cohort.engine.team import PLAIN, Team
 from cohort.engine.workbench import Workbench
@@ -41,6 +42,9 @@ def _sums(volumes: np.ndarray, displacements: np.ndarray, bins: int = 64) -> Sum
     weight = np.full(volumes.shape[1:], 256 * count)
     image = np.rint(volumes * UNIT).sum(axis=0) * 256
     moved = np.rint(displacements * UNIT).sum(axis=0) * 256
+    if not bins:
+        return Sums(np.stack([weight, image, *moved]).astype(np.int64), None,
+                    {f"s{one}": 256 for one in range(count)})  # fmt: skip
     histogram = np.zeros((bins, *volumes.shape[1:]), np.int32)
     place = (volumes - RANGE[0]) / (RANGE[1] - RANGE[0]) * (bins - 1)
     below = np.floor(place).astype(int)
@@ -78,7 +82,7 @@ def test_the_next_template_lies_where_the_mean_subject_does() -> None:
                   .sum(0) / 8)  # fmt: skip
     displacements = np.zeros((3, 3, *GRID.shape))
     displacements[:, 0] = 2
-    sums = _sums(np.stack([blob] * 3), displacements, bins=8)
+    sums = _sums(np.stack([blob] * 3), displacements, bins=0)
     found = next_template(sums, AtlasSettings(subjects=("s0", "s1", "s2")), GRID)
     assert np.unravel_index(found.volume.argmax(), GRID.shape) == (9, 9, 10)
     assert found.drift_voxels == pytest.approx(2, abs=1e-6)
@@ -136,6 +140,7 @@ def _files(out: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in found}
 
 
+@pytest.mark.slow
 def test_a_template_has_the_same_bits_for_any_number_of_workers_and_after_a_stop(
     tmp_path: Path, store: CohortStore
 ) -> None:
@@ -153,6 +158,14 @@ def test_a_template_has_the_same_bits_for_any_number_of_workers_and_after_a_stop
     for _ in range(2):
         with pytest.raises(Stop):
             build_template(replace(again, on_pass=stop), 3)
+
+    def stop_within(name: str, report: RunReport, pairs: int) -> None:
+        if name == "pass 3" and report.already_done + report.pairs == 2:
+            raise Stop
+
+    with pytest.raises(Stop):
+        build_template(replace(again, on_progress=stop_within), 3)
+    assert len(part_names(tmp_path / "again" / "run")) == 1
     build_template(again, 3)
     assert _files(tmp_path / "again") == _files(tmp_path / "one")
 

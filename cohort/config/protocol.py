@@ -1,4 +1,4 @@
-"""A published protocol as a YAML file says it: scans, splits, pairs, settings, published figures."""
+"""A published protocol as a YAML file says it: scans, splits, pairs, settings, figures."""
 
 import re
 from pathlib import Path
@@ -12,6 +12,7 @@ from cohort.errors import UsageError
 
 SUBJECT = "{subject}"
 NATIVE = "native"
+TRAINED = "train"  # folder of a fold's training, beside those of its settings
 RANGE = re.compile(r"(-?[1-9]\d*)\.\.(-?[1-9]\d*)")
 _GRID = re.compile(r"(native|\d+x\d+x\d+)@(native|[\d.]+(x[\d.]+x[\d.]+)?mm)")
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -151,6 +152,10 @@ class Protocol(_Part):
         ):
             if len(set(names)) < len(names):
                 raise ValueError(f"{what}: each needs a name of its own, got {', '.join(names)}")
+        if any(one.name == TRAINED for one in self.settings):
+            raise ValueError(
+                f"settings: {TRAINED} is the folder of the training; need another name"
+            )
         cases = {one.name for one in self.cases}
         unknown = {one.case for one in self.published if one.case} - cases
         if unknown:
