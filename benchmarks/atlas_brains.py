@@ -38,7 +38,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.machine import cpu_name
 from cohort.config.atlas import AtlasSettings
 from cohort.config.sums import SumSettings
 from cohort.data.nifti import read_nifti, write_nifti
@@ -51,6 +50,7 @@ from cohort.studies.atlas.build import Build, build_template
 from cohort.studies.atlas.label_maps import label_rows
 from cohort.studies.atlas.start import affine_mean_volume
 from cohort.studies.atlas.update import sharpness
+from cohort.studies.bench.machine import cpu_name
 from triton_reg import (
     AffineSettings,
     Displacement,
@@ -180,10 +180,10 @@ def beside_ants(
             write_nifti(images / f"{one}.nii.gz", store.read(one).volume, store.grid.affine)
         script = Path(__file__).with_name("atlas_ants.py")
         command = [str(PEERS), str(script), str(images), str(image), str(ITERATIONS)]
-        printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        spent = json.loads(printed.splitlines()[-1])
-        yield f"ANTsPy {spent['version']}", "cpu_s", spent["cpu_s"]
+        subprocess.run(command, check=True, capture_output=True)
     if image.exists():
+        spent = json.loads(Path(f"{image}.json").read_text())
+        yield f"ANTsPy {spent['version']}", "cpu_s", spent["cpu_s"]
         yield "ANTsPy", "overlap", overlap_through(store, image, held_out, folder / "antspy")
 
 

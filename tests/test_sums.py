@@ -1,5 +1,6 @@
 """What a run adds up: the numbers, their bits, and what damage does."""
 
+import json
 from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
@@ -175,6 +176,14 @@ def test_sums_of_a_run_have_the_same_bits_for_any_tiles_and_workers(
         assert found[0].histogram is not None
         assert (other.histogram == found[0].histogram).all()
         assert other.subjects == found[0].subjects
+
+
+def test_subjects_are_let_go_after_their_pair(tmp_path: Path, store: CohortStore) -> None:
+    run_dir = _summed_run(tmp_path / "run", store, replace(SUMMED, tile_size=4))
+    events = map(json.loads, (run_dir / "events.jsonl").read_text().splitlines())
+    kept = [one["kept"] for one in events if one["event"] == "tile_done"]
+    assert kept
+    assert max(kept) <= 2
 
 
 def test_a_total_outlives_the_tiles_and_their_labels_stay(

@@ -65,6 +65,11 @@ class AtHand(Generic[Key, Value]):
         """A value, if it is there, which is kept no longer."""
         return self._kept.pop(key, None)
 
+    def drop_unnamed(self) -> None:
+        """Let go of what nobody named, whatever it takes."""
+        for key in self._kept.keys() - self._named:
+            del self._kept[key]
+
     def shrink(self, budget: int) -> None:
         """Let go until no more than ``budget`` is kept."""
         held = self.size

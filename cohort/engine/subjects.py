@@ -87,9 +87,12 @@ class Subjects:
             raise SubjectError(kept.code, kept.message)
         return kept
 
-    def name(self, subject_ids: Iterable[str]) -> None:
-        """Say what the tile at work needs; it is let go last."""
+    def name(self, subject_ids: Iterable[str], *, alone: bool = False) -> None:
+        """Say what the tile at work needs; it is let go last, and all else at once if ``alone``."""
         self._ready.name(frozenset(subject_ids))
+        if alone:
+            self._ready.drop_unnamed()
+            self._host.shrink(0)
 
     def read_ahead(self, subject_ids: Iterable[str]) -> None:
         """Begin to read what is not at hand; returns at once."""

@@ -136,6 +136,8 @@ def _rows_of_tile(
         for pairs in _batches(tile.pairs, workbench.batch, crumbs.blame):
             if is_stopped(workbench.run_dir):
                 raise Stopped
+            if workbench.spec.sums:  # everyone but the template is met once
+                workbench.subjects.name({one for pair in pairs for one in pair}, alone=True)
             verdict = crumbs.blame.verdict(pairs[0])
             if verdict:  # such a pair is alone
                 rows.append(_failed(workbench, pairs[0], *verdict))
