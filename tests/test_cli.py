@@ -23,7 +23,8 @@ QUICK = ("--set", "features=intensity", "--set", "levels=2", "--set", "solves=1"
          "--set", "couplings=0.1,1", "--set", "squarings=3")  # fmt: skip
 COMMANDS = (
     "synth", "check", "ingest", "info", "features", "plan", "register", "status", "report", "apply",
-    "population", "atlas", "export", "fuse", "train", "doctor", "stop", "verify", "repair",
+    "population", "atlas", "morphometry", "export", "fuse", "train", "doctor", "stop",
+    "verify", "repair",
 )  # fmt: skip
 
 
