@@ -29,7 +29,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.machine import cpu_name
 from cohort.config.method import MethodConfig
 from cohort.data.geometry import Grid
 from cohort.engine.results import SCHEMA
@@ -37,6 +36,7 @@ from cohort.engine.spec import RunSpec
 from cohort.report.aggregate import run_tables
 from cohort.report.publish import write_tables
 from cohort.report.run_values import RunValues
+from cohort.studies.bench.machine import cpu_name
 
 RESULTS = Path(__file__).parent / "results" / "aggregate.csv"
 COLUMNS = ["pairs", "structures", "part_rows", "parts", "mib_on_disk", "read_s", "tables_s",

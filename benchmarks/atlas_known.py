@@ -25,7 +25,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.machine import cpu_name
 from cohort.config.atlas import AtlasSettings
 from cohort.config.method import MethodConfig
 from cohort.data.ingest import IngestSettings, ingest
@@ -34,6 +33,7 @@ from cohort.data.phantom import sample_head
 from cohort.data.store import CohortStore
 from cohort.data.synth import SynthSettings, synthesise_population
 from cohort.studies.atlas.build import Build, build_template
+from cohort.studies.bench.machine import cpu_name
 from triton_reg import Displacement
 from triton_reg.metrics.label_surfaces import label_surfaces
 from triton_reg.metrics.surface import surface_measures

@@ -21,7 +21,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import cpu_name
 from cohort.data.ingest import IngestSettings, ingest
 from cohort.data.store import CohortStore
 from cohort.engine.choices import PlanSettings
@@ -31,6 +30,7 @@ from cohort.engine.plan import open_run
 from cohort.engine.results import read_rows, summarise
 from cohort.engine.run import run
 from cohort.engine.team import Team
+from cohort.studies.bench.machine import cpu_name
 
 RESULTS = Path(__file__).parent / "results" / "cohort_run.csv"
 # fmt: off

@@ -1,12 +1,6 @@
 """What ``benchmarks/dio_cpu.py`` measures, with the bytes and operations that it takes at least.
 
-For ``N`` voxels and ``C`` channels in float32, an iteration reads the features of both volumes,
-``8 C N`` bytes, reads vectors and writes their gradient, and in the step reads gradient and
-vectors, reads and writes two moments and writes vectors: ``108 N``. A channel of a sample with its
-three slopes from 20 voxels takes 53 multiply-adds along the axes, residual and sums 4 more; a
-smoothing of a component 15 operations with 3 taps an axis and 27 with 5; Adam 12 a component,
-composition 75; a local correlation 30 additions for its five box sums, 18 for those of its three
-coefficients and 45 between.
+They are counted in :mod:`cohort.studies.bench.floors`.
 
 Plain torch is what one writes with ``grid_sample``, a mean, ``backward``, three ``conv3d`` and
 Adam's formulas. Its derivative is that of the linear interpolation, so results are compared with
@@ -22,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.pdd_cases import smooth
+from cohort.studies.bench import floors
 from triton_reg.ops.advance import Moments, StepSettings, advance
 from triton_reg.ops.feature_force import ForceSettings, feature_force, feature_force_reference
 from triton_reg.ops.gaussian import gaussian_taps
@@ -30,8 +25,6 @@ from triton_reg.ops.resize import Shape
 Call = Callable[[], Tensor]
 BRAIN: Shape = (96, 112, 96)
 HALF: Shape = (48, 56, 48)
-SAMPLE, CORRELATION = 2 * 57, 30 + 18 + 45
-STEP = {"add": 3 * (27 + 15 + 12), "compose": 3 * (27 + 15 + 12 + 75)}
 
 
 @dataclass(frozen=True)
@@ -156,7 +149,6 @@ def iteration(shape: Shape, channels: int, step: StepSettings, force: ForceSetti
         return advance(inputs.vectors, found.gradient, moments, step)
 
     linear = replace(force, derivative="linear")
-    extra = CORRELATION if force.loss == "lncc" else 0
     return Case(
         lambda: plain_iteration(inputs, kept[0], step, force.loss),
         lambda: kernel(force, kept[1]),
@@ -166,8 +158,7 @@ def iteration(shape: Shape, channels: int, step: StepSettings, force: ForceSetti
             ),
             lambda: kernel(linear, inputs.moments(scale)) - inputs.vectors,
         ),
-        (8 * channels + 108) * voxels,
-        ((SAMPLE + extra) * channels + STEP[step.update]) * voxels,
+        *floors.iteration(voxels, channels, force.loss, step.update),
     )
 
 
@@ -194,7 +185,7 @@ def training(shape: Shape, channels: int) -> Case:
     # three sums of 20 products for each of two terms
     return Case(
         plain, kernel, (plain, kernel),
-        (24 * channels + 60) * voxels, (2 * SAMPLE + 20 * 4 + 20 * 12) * channels * voxels,
+        (24 * channels + 60) * voxels, (2 * floors.SAMPLE + 20 * 4 + 20 * 12) * channels * voxels,
     )  # fmt: skip
 
 

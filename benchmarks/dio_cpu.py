@@ -8,7 +8,7 @@ turn, plain torch and kernels alternating. Rows are appended to ``benchmarks/res
 
 The floor is the longer of two times: of the bytes that must come from or go to memory at this
 machine's measured reading rate, and of the operations at the rate of its matrix product; both are
-counted in ``benchmarks/dio_cases.py``.
+counted in :mod:`cohort.studies.bench.floors`.
 """
 
 # ruff: noqa: T201
@@ -24,20 +24,20 @@ import numpy as np
 import torch
 
 from benchmarks.dio_cases import Case, cases
-from benchmarks.machine import cpu_name
 from benchmarks.pdd_cpu import COLUMNS
-from benchmarks.voxelopt_cpu import milliseconds, peak_extra_mib, reading_rate
+from benchmarks.voxelopt_cpu import milliseconds, peak_extra_mib
+from cohort.studies.bench.machine import Rates, cpu_name, measured_rates
 
 RESULTS = Path(__file__).parent / "results" / "dio_cpu.csv"
 
 
-def rows_of(name: str, case: Case, runs: int, rates: tuple[float, float]) -> list[dict[str, str]]:
+def rows_of(name: str, case: Case, runs: int, rates: Rates) -> list[dict[str, str]]:
     """Compare, time and measure the memory of one case."""
     expected, found = case.alike[0](), case.alike[1]()
     error = float((expected - found).norm() / expected.norm())
     if not error <= case.tolerance:
         raise SystemExit(f"{name}: they differ by {error:.2g}")
-    floor = 1e3 * max(case.bytes / rates[0], case.operations / rates[1])
+    floor = 1e3 * max(case.bytes / rates.bytes, case.operations / rates.operations)
     calls = {"plain torch": case.plain, "kernel": case.kernel}
     memory = {side: peak_extra_mib(call) for side, call in calls.items()}
     spent: dict[str, list[float]] = {side: [] for side in calls}
@@ -64,10 +64,9 @@ def main() -> None:
     torch.set_num_threads(1)
     if (cores := len(os.sched_getaffinity(0))) > 1:
         raise SystemExit(f"pin this to one core (taskset -c 0 ...): it may use {cores}")
-    square = torch.rand(1024, 1024)
-    product = min(milliseconds(lambda: square @ square) for _ in range(9))
-    rates = reading_rate(), 2e3 * 1024**3 / product
-    print(f"reads {rates[0] / 1e9:.1f} GB/s, multiplies matrices at {rates[1] / 1e9:.0f} GFLOP/s")
+    rates = measured_rates(torch.device("cpu"))
+    reads, multiplies = rates.bytes / 1e9, rates.operations / 1e9
+    print(f"reads {reads:.1f} GB/s, multiplies matrices at {multiplies:.0f} GFLOP/s")
     about = {
         "cpu": cpu_name(),
         "torch": torch.__version__,

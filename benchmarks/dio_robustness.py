@@ -37,8 +37,8 @@ import torch
 from benchmarks.amortised import Amortised, AmortisedSettings, PairUNet, train_amortised
 from benchmarks.changed_scans import CHANGES, Side, rear_third
 from benchmarks.dio_trained import some_pairs
-from benchmarks.machine import cpu_name
 from benchmarks.store_scans import read_store
+from cohort.studies.bench.machine import cpu_name
 from triton_reg import DIO, Displacement, Method, MindSSC, VoxelOpt
 from triton_reg.features.learned import load_features
 from triton_reg.metrics.jacobian import jacobian_measures

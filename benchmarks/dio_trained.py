@@ -5,12 +5,12 @@
 
 The tables of Jena et al., "Deep implicit optimization enables robust learnable features for
 deformable image registration", Medical Image Analysis 2025, in small. 40 MR volumes of the
-hippocampus with two manual labels; 27 train and 13 are held back, those of the first fold of
-``benchmarks/pdd_trained.py``. Each network is trained once, through the diffeomorphic transform,
-and then registers free-form and diffeomorphic; the U-Net is also given the other transforms, which
-it has never seen. ``mse`` and ``lncc`` of intensities, and MIND, stand beside it: the same solver
-with the same settings. The networks of large kernels have 8 feature maps at full resolution in
-place of 16, to be trained in the same time.
+hippocampus with two manual labels; 27 train and 13 are held back, those of a fold of
+``benchmarks/pdd_trained.py``, the first unless ``--folds`` names others. Each network is trained
+once, through the diffeomorphic transform, and then registers free-form and diffeomorphic; the U-Net
+is also given the other transforms, which it has never seen. ``mse`` and ``lncc`` of intensities,
+and MIND, stand beside it: the same solver with the same settings. The networks of large kernels
+have 8 feature maps at full resolution in place of 16, to be trained in the same time.
 
 Some people gave a left and a right hippocampus, and nothing tells which: the two may lie on
 different sides of the split, so that those held back are not quite strangers. The settings of the
@@ -37,8 +37,8 @@ from typing import NamedTuple
 
 import torch
 
-from benchmarks.machine import cpu_name
 from benchmarks.store_scans import read_store
+from cohort.studies.bench.machine import cpu_name
 from triton_reg import DIO, Architecture, Displacement, MindSSC
 from triton_reg.methods.dio_settings import Transform
 from triton_reg.metrics.deformation import deformation_measures
@@ -94,7 +94,7 @@ class Measured(NamedTuple):
     optimisation_s: float
 
 
-COLUMNS = ("features", "width", "transform", "pairs", *Measured._fields, "training_steps",
+COLUMNS = ("fold", "features", "width", "transform", "pairs", *Measured._fields, "training_steps",
            "training_min", "cpu", "torch", "date")  # fmt: skip
 
 
@@ -103,28 +103,41 @@ def main() -> None:
     parser.add_argument("store", type=Path, help="hippocampi, see above")
     parser.add_argument("--steps", type=int, default=SETTINGS.steps)
     parser.add_argument("--pairs", type=int, default=156, help="of the 156 that are held back")
+    parser.add_argument("--folds", type=int, nargs="+", default=[0], help="of 0, 1 and 2")
     parser.add_argument("--append", action="store_true", help="to rows that are there")
+    parser.add_argument("--trained-alone", action="store_true", help="without intensities and MIND")
     parser.add_argument("--kinds", nargs="+", default=[one.kind for one in NETWORKS])
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     scans = read_store(arguments.store)
-    apart = held_back(len(scans.volumes), FOLDS, SEED)[0]
-    training = scans.only([row for row in range(len(scans.volumes)) if row not in apart])
-    pairs = some_pairs(apart, arguments.pairs)
     networks = [one for one in NETWORKS if one.kind in arguments.kinds]
     with arguments.out.open("a" if arguments.append else "w", newline="") as file:
         writer = csv.writer(file)
         if not file.tell():
             writer.writerow(COLUMNS)
-            write(writer, Candidate("before", DIO()), "", len(pairs), before(scans, pairs))
-        for candidate in candidates(training, networks, arguments.steps, arguments.append):
-            more = OTHERS if candidate.features == "unet" else ()
-            for transform in (*BOTH, *more):
-                method = replace(candidate.method, transform=transform)
-                measured = measure(method, scans, pairs)
-                write(writer, candidate, transform, len(pairs), measured)
+        for fold in arguments.folds:
+            apart = held_back(len(scans.volumes), FOLDS, SEED)[fold]
+            training = scans.only([row for row in range(len(scans.volumes)) if row not in apart])
+            pairs = some_pairs(apart, arguments.pairs)
+            tried = candidates(training, networks, arguments.steps, arguments.trained_alone)
+            for name, candidate, measured in measured_all(tried, scans, pairs):
+                write(writer, fold, candidate, name, len(pairs), measured)
                 file.flush()
+
+
+def measured_all(
+    tried: Iterator[Candidate], scans: Scans, pairs: Sequence[tuple[int, int]]
+) -> Iterator[tuple[str, Candidate, Measured]]:
+    """Name of the transform, candidate and what was measured, one after the other."""
+    for candidate in tried:
+        if candidate.features == "before":
+            yield "", candidate, before(scans, pairs)
+            continue
+        more = OTHERS if candidate.features == "unet" else ()
+        for transform in (*BOTH, *more):
+            method = replace(candidate.method, transform=transform)
+            yield transform, candidate, measure(method, scans, pairs)
 
 
 def some_pairs(rows: Sequence[int], count: int) -> list[tuple[int, int]]:
@@ -139,6 +152,7 @@ def candidates(
     """Everything that is measured; the trained ones one after the other."""
     solver = DIO(descent=DESCENT)
     if not trained_alone:
+        yield Candidate("before", solver)
         yield Candidate("intensities, mse", replace(solver, loss="mse"))
         yield Candidate("intensities, lncc", solver)
         yield Candidate("mind", replace(solver, features=MindSSC()))
@@ -214,12 +228,14 @@ def averaged(found: Sequence[Sequence[float]], network_s: float, optimisation_s:
     return Measured._make(made)
 
 
-def write(writer, candidate: Candidate, transform: str, pairs: int, measured: Measured) -> None:
+def write(
+    writer, fold: int, candidate: Candidate, transform: str, pairs: int, measured: Measured
+) -> None:
     """One row, in the file and on the screen."""
     *most, folding, ndv, network_s, optimisation_s = measured
-    row = (candidate.features, candidate.width, transform, pairs, *(f"{one:.4f}" for one in most),
-           f"{folding:.6f}", f"{ndv:.6f}", f"{network_s:.3f}", f"{optimisation_s:.3f}",
-           candidate.steps, candidate.minutes)  # fmt: skip
+    row = (fold, candidate.features, candidate.width, transform, pairs,
+           *(f"{one:.4f}" for one in most), f"{folding:.6f}", f"{ndv:.6f}", f"{network_s:.3f}",
+           f"{optimisation_s:.3f}", candidate.steps, candidate.minutes)  # fmt: skip
     date = datetime.datetime.now(datetime.UTC).date().isoformat()
     writer.writerow((*row, cpu_name(), torch.__version__, date))
     print(*row, sep="  ", flush=True)

@@ -22,8 +22,8 @@ from pathlib import Path
 
 import polars as pl
 
-from benchmarks.machine import cpu_name
 from cohort.data.store import CohortStore
+from cohort.studies.bench.machine import cpu_name
 from cohort.studies.fusion import fuse, register_atlases
 from cohort.studies.fusion_plan import plan_fusion
 from triton_reg.ops.label_fusion import FusionSettings

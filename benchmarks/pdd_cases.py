@@ -1,10 +1,6 @@
 """What ``benchmarks/pdd_cpu.py`` measures, with the bytes and operations that it takes at least.
 
-Counted in float32 for ``n`` labels times points: a cost volume is written once, ``4 n`` bytes, with
-6 operations a channel (a linear interpolation along the second axis, those along the others being
-shared, and a squared difference); a round of messages reads and writes it, ``8 n`` bytes, with 9
-operations an axis of labels (two minima, five symmetric taps), 7 an axis of points and 3 to
-combine; a summary reads it, with an exponential of 17 operations and 8 sums.
+They are counted in :mod:`cohort.studies.bench.floors`, for ``n`` labels times points.
 """
 
 import math
@@ -15,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cohort.studies.bench import floors
 from triton_reg.ops._cpu import dense_match as kernels
 from triton_reg.ops._cpu.dense_cost import dense_cost
 from triton_reg.ops._cpu.layout import scratch
@@ -40,7 +37,6 @@ Call = Callable[[], Tensor]
 FEATURES: Shape = (64, 53, 85)
 HIPPOCAMPUS: Shape = (16, 21, 16)
 WEIGHTS = torch.tensor([0.086, 1.05, -0.75, 1.13])
-ROUND, SUMMARY = 3 * 9 + 3 * 7 + 3, 25  # operations a label and point
 
 
 @dataclass(frozen=True)
@@ -121,16 +117,17 @@ def stages() -> dict[str, Case]:
 
     return {
         "correlation 29³ x 11³ x 24": Case(
-            lambda: dense_cost_reference(fixed, moving, lattice), correlate, 4 * n, 24 * 6 * n
+            lambda: dense_cost_reference(fixed, moving, lattice),
+            correlate,
+            *floors.dense_cost(n, 24),
         ),
         "round of messages 29³ x 11³": Case(
-            spread_reference, lambda: spread(settings), 8 * n, ROUND * n
+            spread_reference, lambda: spread(settings), *floors.message_round(n)
         ),
-        # an addition and a minimum for each label of a line
         "round of exact messages 29³ x 11³": Case(
-            exact_reference, lambda: spread(exact), 8 * n, (ROUND + 3 * (2 * 11 - 9)) * n
+            exact_reference, lambda: spread(exact), *floors.message_round(n, exact_width=11)
         ),
-        "summary 29³ x 11³": Case(summarised, summarise, 4 * n, SUMMARY * n),
+        "summary 29³ x 11³": Case(summarised, summarise, *floors.summary(n)),
     }
 
 
@@ -144,8 +141,8 @@ def whole(points: int, width: int, channels: int, reach: float) -> dict[str, Cas
         return lambda: torch.cat(call(fixed, moving, WEIGHTS, lattice, settings)[:1])
 
     name = f"dense match {points}³ x {width}³ x {channels}"
-    operations = (6 * channels + 2 * ROUND + SUMMARY) * n
-    return {name: Case(run(dense_match_reference), run(dense_match), 24 * n, operations, long=True)}
+    floor = floors.dense_match(n, channels)
+    return {name: Case(run(dense_match_reference), run(dense_match), *floor, long=True)}
 
 
 def fit() -> dict[str, Case]:
@@ -189,16 +186,17 @@ def training(
 
         return run
 
-    forward = (6 * channels + 2 * ROUND + SUMMARY) * n
+    forward = floors.dense_match(n, channels)
     # the match again, three sweeps of the summary, each round's transpose, differences and three
     # gradients of every sample
-    operations = 2 * forward + (3 * SUMMARY + 4 * ROUND + 14 * channels) * n
+    backward = (3 * floors.SUMMARY + 4 * floors.ROUND + 14 * channels) * n
+    operations = 2 * forward.operations + backward
     return {
         f"forward, {name}": Case(
             (lambda: dense_match_reference(fixed, moving, WEIGHTS, lattice, MatchSettings()).mean)
             if fits else None,
             lambda: dense_match(fixed, moving, WEIGHTS, lattice, MatchSettings()).mean,
-            24 * n, forward,
+            *forward,
         ),
         f"forward and backward, {name}": Case(
             gradients(dense_match_reference) if fits else None, gradients(dense_match),

@@ -10,7 +10,7 @@ are appended to ``benchmarks/results/pdd_cpu.csv``; a definition of minutes runs
 
 The floor is the longer of two times: of the bytes that must come from or go to memory at this
 machine's measured reading rate, and of the operations at the rate of its matrix product; both are
-counted in ``benchmarks/pdd_cases.py``.
+counted in :mod:`cohort.studies.bench.floors`.
 """
 
 # ruff: noqa: T201
@@ -26,9 +26,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.machine import cpu_name
 from benchmarks.pdd_cases import GROUPS, Call, Case
-from benchmarks.voxelopt_cpu import milliseconds, peak_extra_mib, reading_rate
+from benchmarks.voxelopt_cpu import milliseconds, peak_extra_mib
+from cohort.studies.bench.machine import Rates, cpu_name, measured_rates
 
 RESULTS = Path(__file__).parent / "results" / "pdd_cpu.csv"
 # fmt: off
@@ -54,9 +54,9 @@ def check_parity(name: str, expected: Tensor, actual: Tensor, tolerance: float) 
         raise SystemExit(f"{name}: they differ by {error:.2g} of the largest value")
 
 
-def rows_of(name: str, case: Case, runs: int, rates: tuple[float, float]) -> list[dict[str, str]]:
+def rows_of(name: str, case: Case, runs: int, rates: Rates) -> list[dict[str, str]]:
     """Compare, time and measure the memory of one case."""
-    floor = 1e3 * max(case.bytes / rates[0], case.operations / rates[1])
+    floor = 1e3 * max(case.bytes / rates.bytes, case.operations / rates.operations)
     rows: list[dict[str, str]] = []
     case.kernel()
     times, actual = timed(case.kernel, runs)
@@ -92,10 +92,9 @@ def main() -> None:
     torch.set_num_threads(1)
     if (cores := len(os.sched_getaffinity(0))) > 1:
         raise SystemExit(f"pin this to one core (taskset -c 0 ...): it may use {cores}")
-    square = torch.rand(1024, 1024)
-    product = min(milliseconds(lambda: square @ square) for _ in range(9))
-    rates = reading_rate(), 2e3 * 1024**3 / product
-    print(f"reads {rates[0] / 1e9:.1f} GB/s, multiplies matrices at {rates[1] / 1e9:.0f} GFLOP/s")
+    rates = measured_rates(torch.device("cpu"))
+    reads, multiplies = rates.bytes / 1e9, rates.operations / 1e9
+    print(f"reads {reads:.1f} GB/s, multiplies matrices at {multiplies:.0f} GFLOP/s")
     about = {
         "cpu": cpu_name(),
         "torch": torch.__version__,

@@ -37,8 +37,8 @@ from typing import NamedTuple
 
 import torch
 
-from benchmarks.machine import cpu_name
 from benchmarks.voxelopt_trained import read_scans
+from cohort.studies.bench.machine import cpu_name
 from triton_reg import MatchSettings, Method, MindSSC, PDDNet, VoxelOpt
 from triton_reg.training.folds import held_back, shuffled
 from triton_reg.training.pdd_net import PDDTraining

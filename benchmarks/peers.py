@@ -38,10 +38,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from benchmarks.machine import cpu_name
 from benchmarks.peers_tools import TOOLS
 from benchmarks.peers_voxelopt import OURS
 from cohort.data.store import CohortStore
+from cohort.studies.bench.machine import cpu_name
 from triton_reg import Displacement
 from triton_reg.metrics.jacobian import jacobian_measures
 from triton_reg.metrics.overlap import dice

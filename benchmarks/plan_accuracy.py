@@ -20,7 +20,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import cpu_name
 from cohort.data.ingest import IngestSettings, ingest
 from cohort.data.store import CohortStore
 from cohort.engine.budgets import subjects_at_hand
@@ -31,6 +30,7 @@ from cohort.engine.estimate import estimate
 from cohort.engine.plan import open_run, tiles_of
 from cohort.engine.run import run
 from cohort.engine.team import Team
+from cohort.studies.bench.machine import cpu_name
 
 RESULTS = Path(__file__).parent / "results" / "plan_accuracy.csv"
 WORKERS = 2

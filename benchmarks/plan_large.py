@@ -19,13 +19,13 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.machine import cpu_name
 from cohort.config.method import MethodConfig
 from cohort.data.geometry import Grid
 from cohort.data.store import CohortStore, Subject
 from cohort.engine.choices import PlanSettings
 from cohort.engine.plan import open_run, tiles_of
 from cohort.engine.spec import RunSpec
+from cohort.studies.bench.machine import cpu_name
 
 RESULTS = Path(__file__).parent / "results" / "plan_large.csv"
 SUBJECTS, WORKERS, AT_HAND = 10_001, 64, 900

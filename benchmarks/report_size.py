@@ -31,13 +31,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.aggregate import STRUCTURES, part
-from benchmarks.machine import cpu_name
 from cohort.data.ingest import IngestSettings, ingest
 from cohort.data.store import CohortStore
 from cohort.data.synth import SynthSettings, synthesise_population
 from cohort.engine.choices import PlanSettings
 from cohort.engine.plan import open_run
 from cohort.report.page import write_report
+from cohort.studies.bench.machine import cpu_name
 
 RESULTS = Path(__file__).parent / "results" / "report_size.csv"
 COLUMNS = ["pairs", "subjects", "structures", "page_mb", "pictures", "write_s", "open_s",

@@ -19,7 +19,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.machine import cpu_name
 from cohort.engine.breadcrumbs import Breadcrumbs
 from cohort.engine.compaction import compact
 from cohort.engine.leftovers import sweep_run
@@ -27,6 +26,7 @@ from cohort.engine.results import commit_part, committed_tiles, part_path
 from cohort.engine.seal import seal_fault
 from cohort.engine.stop import is_stopped
 from cohort.engine.watchdog import Watchdog
+from cohort.studies.bench.machine import cpu_name
 
 RESULTS = Path(__file__).parent / "results" / "run_overhead.csv"
 PAIRS, PARTS, COMMITS, REPEATS = 5_000, 50_000, 50, 5

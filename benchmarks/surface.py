@@ -27,7 +27,7 @@ import torch
 from surface_distance import metrics as package
 from torch import Tensor
 
-from benchmarks.machine import cpu_name
+from cohort.studies.bench.machine import cpu_name
 from triton_reg.metrics.label_surfaces import label_surfaces, label_surfaces_reference
 from triton_reg.metrics.surface import (
     SurfaceMeasures,

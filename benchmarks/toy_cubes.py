@@ -31,7 +31,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from benchmarks.machine import cpu_name
+from cohort.studies.bench.machine import cpu_name
 from triton_reg import DIO, DescentSettings, Intensity
 from triton_reg.features.architecture import Architecture
 from triton_reg.methods.level_grids import LevelGrid, placement_on

@@ -6,20 +6,16 @@ The case is a pair of 96 x 80 x 128 voxels with 14 channels and 5 levels, featur
 and the whole pair are first compared, then timed in turn, reference and kernel alternating. Rows
 are appended to ``benchmarks/results/voxelopt_cpu.csv``.
 
-Floor of level 0 (983,040 voxels, 27 labels, float32), each array once from and to memory:
-features of two subjects and the warped copy, 3 x 55 MB and one write; the cost volume, 106 MB,
-written once, read and written once by its filter, read by seven argmins; the displacement stays in
-the cache. That is 1.3 GB, and 6.9 GFLOP: cost 1.1, entropy 0.7, filters 1.7, argmins 1.5,
-integration and composition 1.7, warp 0.2. The floor is bytes over this machine's measured
-reading rate; the coarser levels add a seventh.
+The floor of level 0 is counted in :mod:`cohort.studies.bench.floors`: 1.3 GB and 6.9 GFLOP. It is
+bytes over this machine's measured reading rate; the coarser levels add a seventh.
 """
 
 # ruff: noqa: T201
 
 import argparse
 import csv
-import ctypes
 import datetime
+import math
 import os
 import statistics
 import time
@@ -31,7 +27,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.machine import cpu_name
+from cohort.studies.bench.floors import level
+from cohort.studies.bench.machine import cpu_name, forget_peak, measured_rates, peak_bytes
 from triton_reg.displacement import upsample_twice
 from triton_reg.ops._cpu.compose import compose, integrate
 from triton_reg.ops._cpu.layout import release_scratch
@@ -54,7 +51,6 @@ COLUMNS: list[str] = [
 ]
 # fmt: on
 SHAPE, CHANNELS, LEVELS, SQUARINGS = (96, 80, 128), 14, 5, 7
-FLOOR_BYTES, FLOOR_FLOP = 1.3e9, 6.9e9
 Pyramid = list[Tensor]
 
 
@@ -163,24 +159,15 @@ def check_parity(case: str, expected: Tensor, actual: Tensor) -> None:
 def peak_extra_mib(function: Callable[[], Tensor]) -> float:
     """Memory at the highest point of a run beyond that before."""
     release_scratch()
-    ctypes.CDLL(None).malloc_trim(0)  # else freed memory that the process keeps would hide ours
-    Path("/proc/self/clear_refs").write_text("5")  # forget the highest point so far
-    status = Path("/proc/self/status").read_text
-    before = int(status().partition("VmRSS:")[2].split()[0])
+    before = forget_peak()
     function()
-    return (int(status().partition("VmHWM:")[2].split()[0]) - before) / 1024
+    return (peak_bytes() - before) / 2**20
 
 
 def milliseconds(function: Callable[[], object]) -> float:
     start = time.perf_counter()
     function()
     return 1e3 * (time.perf_counter() - start)
-
-
-def reading_rate() -> float:
-    """Bytes a second that one thread reads from memory."""
-    block = np.ones(64 << 20, np.float32)
-    return block.nbytes / min(1e-3 * milliseconds(lambda: block.max()) for _ in range(5))
 
 
 def measure(runs: int) -> list[dict[str, str]]:
@@ -226,9 +213,10 @@ def main() -> None:
         if not file.tell():
             writer.writeheader()
         writer.writerows(rows)
-    floor_ms = 8 / 7 * 1e3 * FLOOR_BYTES / reading_rate()
+    floor = level(math.prod(SHAPE), CHANNELS, LevelSettings(), SQUARINGS)
+    floor_ms = 8 / 7 * 1e3 * floor.bytes / measured_rates(torch.device("cpu")).bytes
     pair_ms = float(rows[-1]["median_ms"])
-    rate = 8 / 7 * FLOOR_FLOP / pair_ms / 1e6
+    rate = 8 / 7 * floor.operations / pair_ms / 1e6
     print(f"a pair's bytes take {floor_ms:.0f} ms; measured / that {pair_ms / floor_ms:.1f}")
     print(f"a pair's operations run at {rate:.0f} GFLOP/s")
 

@@ -28,9 +28,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.machine import cpu_name
 from cohort.data.ingest import IngestSettings, ingest
 from cohort.data.store import CohortStore
+from cohort.studies.bench.machine import cpu_name
 from triton_reg import (
     FeatureExtractor,
     LocalContrast,

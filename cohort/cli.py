@@ -13,6 +13,7 @@ import typer
 from cohort import terminal
 from cohort.commands import (
     atlas,
+    bench,
     check,
     exports,
     features,
@@ -52,6 +53,7 @@ _COMMANDS = (
     (fuse.fuse_command, "cohort fuse cohort.zarr segmented --targets new-* --atlases atlas-*"),
     (upkeep.verify_command, "cohort verify run"),
     (upkeep.repair_command, "cohort repair run"),
+    (bench.bench_command, "cohort bench measured --quick"),
     (machine.doctor, "cohort doctor --warm"),
 )
 
@@ -59,6 +61,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # else what stands in brackets, as defaults do, is taken for markup
     help="Register large cohorts of 3D medical volumes: every scan, or every pair, in one space.",
 )
 for _command, _example in _COMMANDS:

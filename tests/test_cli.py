@@ -23,7 +23,7 @@ QUICK = ("--set", "features=intensity", "--set", "levels=2", "--set", "solves=1"
          "--set", "couplings=0.1,1", "--set", "squarings=3")  # fmt: skip
 COMMANDS = (
     "synth", "check", "ingest", "info", "features", "plan", "register", "status", "report", "apply",
-    "population", "atlas", "morphometry", "export", "fuse", "train", "doctor", "stop",
+    "population", "atlas", "morphometry", "export", "fuse", "train", "bench", "doctor", "stop",
     "verify", "repair",
 )  # fmt: skip
 
@@ -108,6 +108,10 @@ def test_help_has_an_example(cohort: Cohort, command: str) -> None:
     assert shown.code == 0
     assert f"Example: cohort {command} " in shown.out
     assert "--json" in shown.out
+
+
+def test_help_keeps_what_stands_in_brackets(cohort: Cohort) -> None:
+    assert "[default: cores]" in " ".join(cohort("register", "--help").out.split())
 
 
 def test_doctor_says_what_is_here_and_compiles(cohort: Cohort) -> None:

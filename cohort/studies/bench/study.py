@@ -1,0 +1,175 @@
+"""The study: trials, a forecast, then cells, kernels and whole runs; kept as they are measured."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from cohort.config.method import method_config
+from cohort.data.store import CohortStore
+from cohort.errors import SchedulerError, UsageError
+from cohort.studies.bench.apart import measured_apart
+from cohort.studies.bench.cell import CellTask
+from cohort.studies.bench.end_to_end import RunTask, measure_run
+from cohort.studies.bench.forecast import seconds_of_all, what_does_not_fit
+from cohort.studies.bench.kept import Kept, Row
+from cohort.studies.bench.machine import describe
+from cohort.studies.bench.population import (
+    Pairs,
+    heads_missing,
+    stored_pairs,
+    synthetic_pairs,
+)
+from cohort.studies.bench.rooflines import KernelTask
+from cohort.studies.bench.settings import BenchSettings, Cell, Shape, Variant, size_text
+from cohort.studies.bench.tables import write_tables
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Who is told how it goes.
+
+    Attributes:
+        forecast: called once with the seconds that the study will take.
+        progress: called with the steps that are done, all of them, how many failed, and what is
+            being measured; all of them are 0 as long as their number is not known.
+    """
+
+    forecast: Callable[[float], None] = lambda seconds: None
+    progress: Callable[[int, int, int, str], None] = lambda done, total, failed, what: None
+
+
+class _Study:
+    """The folder, the pairs, and the steps that are left."""
+
+    def __init__(self, out: Path, settings: BenchSettings) -> None:
+        self.out, self.settings = out, settings
+        self.kept = Kept(out, describe(settings.device))
+        self.given = None if settings.store is None else stored_pairs(settings)
+        self.failed = 0
+
+    def pairs(self, shape: Shape) -> Pairs:
+        return self.given or synthetic_pairs(self.out, self.settings, shape)
+
+    def measured(self, key: str, work: Callable[[], Row], facts: Row) -> Row:
+        """What is kept under a key, or is measured now; a refusal is its status."""
+        found = self.kept.find(key)
+        if found is not None:
+            return found
+        try:
+            row = {"status": "ok", "message": "", **work()}
+        except (UsageError, SchedulerError) as error:
+            row = {"status": error.code, "message": error.message}
+        self.failed += row["status"] != "ok"
+        return self.kept.note(key, {**facts, **row})
+
+    def trial(self, variant: Variant) -> Row:
+        """One turn at the first shape, by which the rest is foretold."""
+        cell = Cell(variant, self.settings.shapes[0], self.settings.device, 1)
+        work = partial(self.cell_row, cell, 1)
+        return self.measured(f"trial {cell.key}", work, _facts(variant, cell.shape))
+
+    def compile(self, variant: Variant) -> None:
+        """One turn of a process that finds no compiled kernels."""
+        cell = Cell(variant, self.settings.shapes[0], self.settings.device, 1)
+        work = partial(self.cell_row, cell, 1, fresh_cache=True)
+        self.measured(f"compile {cell.key}", work, _facts(variant, cell.shape))
+
+    def cell(self, cell: Cell) -> None:
+        facts = {**_facts(cell.variant, cell.shape), "device": cell.device, "batch": cell.batch}
+        self.measured(cell.key, partial(self.fitting_row, cell), facts)
+
+    def fitting_row(self, cell: Cell) -> Row:
+        done = [row for row in self.kept.all("cell") if row["status"] == "ok"]
+        trial = self.trial(cell.variant)
+        if trial["status"] == "ok":
+            done.append({**trial, "batch": 1})
+        reason = what_does_not_fit(cell, done)
+        if reason is not None:
+            return {"status": "E_BENCH_MEMORY", "message": reason}
+        return self.cell_row(cell, self.settings.repeats)
+
+    def cell_row(self, cell: Cell, repeats: int, *, fresh_cache: bool = False) -> Row:
+        where, variant = self.pairs(cell.shape), cell.variant
+        named = variant.method, variant.settings
+        task = CellTask(where.store, where.pairs, *named, cell.device, cell.batch, repeats)
+        return measured_apart(task, fresh_cache=fresh_cache)
+
+    def kernels(self, shape: Shape) -> None:
+        methods = tuple(dict.fromkeys(one.method for one in self.settings.variants))
+        device = self.settings.device
+        task = KernelTask(methods, shape, device, self.settings.repeats)
+        key = f"kernels {','.join(methods)} {size_text(shape)} {device}"
+        self.measured(key, partial(measured_apart, task), {"device": device})
+
+    def run(self, variant: Variant, workers: int) -> None:
+        task = RunTask(self.pairs(self.settings.shapes[0]), variant, self.settings.device, workers)
+        facts = {**_facts(variant, task.pairs.shape), "device": task.device, "workers": workers}
+        self.measured(task.key, partial(measure_run, task, self.out / "run"), facts)
+
+
+def _facts(variant: Variant, shape: Shape) -> Row:
+    return {
+        "variant": variant.name,
+        "method": variant.method,
+        "settings": " ".join(variant.settings),
+        "shape": size_text(shape),
+        "voxels": math.prod(shape),
+    }
+
+
+def bench(out: Path, settings: BenchSettings, listener: Listener = Listener()) -> Path:
+    """Measure what is not measured yet; tables are in ``out`` after each step.
+
+    Args:
+        out: folder of the study; the same call goes on where it was stopped.
+        settings: see :class:`BenchSettings`.
+        listener: who is told how it goes.
+
+    Returns:
+        ``out/bench.json``: machine, settings and every row.
+
+    Raises:
+        UsageError: ``E_BENCH`` as :class:`cohort.studies.bench.kept.Kept` does, ``E_STORE``,
+            ``E_PAIRS``, ``E_SETTING`` for what cannot be registered.
+        StorageError: if the folder cannot be written.
+    """
+    if settings.store is not None:
+        settings = _at_its_shape(settings)
+    for variant in settings.variants:
+        method_config(variant.method, None, list(variant.settings))
+    study = _Study(out, settings)
+    heads = {} if study.given else heads_missing(out, settings)
+    listener.progress(0, 0, 0, "making heads and trying each method")
+    trials = {variant: study.trial(variant) for variant in settings.variants}
+    steps = list(_steps(study))
+    left = [cell for cell in settings.cells() if study.kept.find(cell.key) is None]
+    listener.forecast(seconds_of_all(left, trials, settings, heads))
+    for number, (what, step) in enumerate(steps):
+        listener.progress(number, len(steps), study.failed, what)
+        step()
+        write_tables(out, study.kept, settings)
+    listener.progress(len(steps), len(steps), study.failed, "measured")
+    return out / "bench.json"
+
+
+def _steps(study: _Study) -> Iterator[tuple[str, Callable[[], None]]]:
+    """What is to be done, cheap things that tell much first."""
+    settings = study.settings
+    for variant in settings.variants if settings.compiles else ():
+        yield f"compiling {variant.name}", partial(study.compile, variant)
+    for cell in settings.cells():
+        yield f"{cell.variant.name} {size_text(cell.shape)}", partial(study.cell, cell)
+    for shape in dict.fromkeys((settings.shapes[0], settings.shapes[-1])):
+        yield f"kernels {size_text(shape)}", partial(study.kernels, shape)
+    for workers in settings.workers:
+        for variant in settings.variants:
+            step = partial(study.run, variant, workers)
+            yield f"{variant.name}, {workers} workers", step
+
+
+def _at_its_shape(settings: BenchSettings) -> BenchSettings:
+    """A store has one shape."""
+    assert settings.store is not None
+    return replace(settings, shapes=(CohortStore.open(settings.store).grid.shape,))
