@@ -87,6 +87,13 @@ def test_a_subject_counts_once_however_often_it_is_tried() -> None:
     assert counted.sum() == after.row("weight").sum()
 
 
+def test_a_displacement_that_is_not_finite_is_not_added() -> None:
+    adder = Adder(SumSettings(), SHAPE)
+    with pytest.raises(ValueError, match="to a is not finite"):
+        adder.add("a", _scan(0), _shift(float("nan")))
+    assert adder.sums is None
+
+
 def test_sums_have_the_same_bits_in_any_order() -> None:
     settings = SumSettings(bins=16, detail=True)
     found = []

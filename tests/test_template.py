@@ -10,6 +10,7 @@ import pytest
 from command_line import Cohort
 from helpers import tiny_cohort
 from native_cohort import native_run
+from pydantic import ValidationError
 from scipy.linalg import expm, logm
 from small_run import QUICK, damage, part_names
 
@@ -27,7 +28,7 @@ from cohort.studies.atlas.affine_mean import covering_grid, mirrored_mean, unbia
 from cohort.studies.atlas.build import Build, add_subjects, build_template
 from cohort.studies.atlas.means import mean_displacement, mean_volume, with_mirror_images
 from cohort.studies.atlas.settings import load_settings
-from cohort.studies.atlas.start import medoid
+from cohort.studies.atlas.start import medoid, stationary_sums
 from cohort.studies.atlas.update import next_template
 from cohort.studies.native_space import Route, native_pair
 from cohort.studies.published import published_template
@@ -198,6 +199,50 @@ def test_added_subjects_count_as_if_they_had_been_in_the_last_pass(
         add_subjects(_build(store, tmp_path / "two", start=start), store.subject_ids[3:4])
 
 
+class _Killed(Exception):
+    pass
+
+
+def _killed(*_: object) -> None:
+    raise _Killed
+
+
+@pytest.mark.parametrize("at", ["total_of", "save_settings", "publish"])
+def test_an_addition_goes_on_wherever_it_was_killed(
+    tmp_path: Path, store: CohortStore, at: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, newcomers = tmp_path / "out", store.subject_ids[3:4]
+    start = store.subject_ids[0]
+    build_template(_build(store, out, subjects=3, start=start), 1)
+    build_template(_build(store, tmp_path / "whole", subjects=4, start=start), 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(f"cohort.studies.atlas.build.{at}", _killed)
+        with pytest.raises(_Killed):
+            add_subjects(_build(store, out, subjects=3, start=start), newcomers)
+    settings = load_settings(out)
+    assert settings is not None
+    add_subjects(Build(store, out, settings), newcomers)
+    assert _files(out) == _files(tmp_path / "whole")
+    assert load_settings(out) == settings.with_more(newcomers)
+
+
+def test_a_stopped_addition_is_not_taken_for_another(tmp_path: Path, store: CohortStore) -> None:
+    build = _build(store, tmp_path / "out", subjects=3)
+    build_template(build, 1)
+    with pytest.raises(_Killed):
+        add_subjects(replace(build, on_progress=_killed), store.subject_ids[3:4])
+    with pytest.raises(UsageError, match=r"sub-03 were being added .* remove .*run-added-1"):
+        add_subjects(build, store.subject_ids[4:])
+    for chosen in ({"center": "median"}, {"weights": {"sub-00": 2.0}}, {"subjects": 2}):
+        other = _build(store, tmp_path / "out", **({"subjects": 3} | chosen))
+        with pytest.raises(UsageError, match="E_PLAN_MISMATCH"):
+            add_subjects(other, store.subject_ids[3:4])
+    weighted = _build(store, tmp_path / "out", subjects=3, weights={"sub-03": 2.0})
+    with pytest.raises(UsageError, match="E_PLAN_MISMATCH"):
+        add_subjects(weighted, store.subject_ids[3:4])
+    assert add_subjects(build, store.subject_ids[3:4])["registered"] == 4
+
+
 def test_a_template_is_the_mean_of_its_subjects_as_its_transforms_bring_them(
     tmp_path: Path,
 ) -> None:
@@ -267,6 +312,73 @@ def test_passes_on_coarser_grids_come_first(tmp_path: Path) -> None:
     assert [one["shrink"] for one in document["passes"]] == [2, 1]
     image = nib.load(tmp_path / "out" / document["image"])
     assert image.shape == (32, 34, 36)
+
+
+def test_more_iterations_than_were_asked_for_follow_a_last_pass_on_the_whole_grid(
+    tmp_path: Path,
+) -> None:
+    store = tiny_cohort(tmp_path / "cohort.zarr", 3, (32, 34, 36))
+    build = _build(store, tmp_path / "out", 3, shrink=(2,))
+    build_template(build, 1)
+    document = build_template(build, 2)
+    assert [one["shrink"] for one in document["passes"]] == [1, 1]
+
+
+def test_a_pass_that_was_left_for_fewer_iterations_is_not_in_the_way(
+    tmp_path: Path, store: CohortStore
+) -> None:
+    class Stop(Exception):
+        pass
+
+    def stop(name: str, report: RunReport, pairs: int) -> None:
+        if name == "pass 2":
+            raise Stop
+
+    build = _build(store, tmp_path / "out", 2)
+    with pytest.raises(Stop):
+        build_template(replace(build, on_progress=stop), 3)
+    build_template(build, 2)
+    assert len(build_template(build, 3)["passes"]) == 3
+
+
+def test_the_start_holds_as_many_sums_as_workers(
+    store: CohortStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs_of = []
+
+    def in_one(work, jobs, workers):
+        jobs_of.append(len(jobs))
+        return map(work, jobs)
+
+    monkeypatch.setattr("cohort.studies.atlas.start.in_processes", in_one)
+    settings = AtlasSettings(subjects=store.subject_ids, method=QUICK)
+    found = [stationary_sums(store, settings, workers) for workers in (1, 2, 9)]
+    assert jobs_of == [1, 2, 5]
+    assert all((one.fields == found[0].fields).all() for one in found)
+    assert all(one.subjects.keys() == set(store.subject_ids) for one in found)
+
+
+@pytest.mark.parametrize(
+    ("weight", "said"),
+    [
+        (0.0, "add up to 0"),
+        (0.001, "smallest that counts is 1/256"),
+        (float("inf"), "finite"),
+        (3e6, "less than"),
+    ],
+)
+def test_weights_that_could_not_be_added_are_refused(weight: float, said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        AtlasSettings(subjects=("a", "b"), weights={"a": weight, "b": weight})
+
+
+@pytest.mark.parametrize("name", ["SUB-00", "con", "end."])
+def test_a_name_that_no_template_can_have_is_refused_before_anything_is_written(
+    tmp_path: Path, store: CohortStore, name: str
+) -> None:
+    with pytest.raises(UsageError, match="E_ATLAS"):
+        build_template(_build(store, tmp_path / "out", name=name), 1)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_symmetric_template_is_its_own_mirror_image(tmp_path: Path, store: CohortStore) -> None:

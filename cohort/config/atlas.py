@@ -1,8 +1,8 @@
 """What a template is made of."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, model_validator
+from pydantic import AllowInfNan, BaseModel, ConfigDict, Field, NonNegativeFloat, model_validator
 
 from cohort.config.method import MethodConfig
 from cohort.config.sums import WEIGHT_UNIT, Normalise, SumSettings
@@ -10,6 +10,7 @@ from cohort.config.sums import WEIGHT_UNIT, Normalise, SumSettings
 Center = Literal["mean", "median", "trimmed", "huber"]
 CENTERS: tuple[Center, ...] = ("mean", "median", "trimmed", "huber")
 _BINS = 64
+_MOST_WEIGHT = 1 << 30  # in histograms of 32 bits, mirror images counted
 
 
 class AtlasSettings(BaseModel):
@@ -41,7 +42,9 @@ class AtlasSettings(BaseModel):
     start: str = "mean"
     center: Center = "mean"
     normalise: Normalise = "range"
-    weights: dict[str, NonNegativeFloat] = Field(default_factory=dict)
+    weights: dict[str, Annotated[NonNegativeFloat, AllowInfNan(False)]] = Field(
+        default_factory=dict
+    )
     shrink: tuple[int, ...] = ()
     sharpen: NonNegativeFloat = 0.0
     symmetric: bool = False
@@ -50,6 +53,22 @@ class AtlasSettings(BaseModel):
     def _bins_have_a_range(self) -> "AtlasSettings":
         if self.center != "mean" and self.normalise == "none":
             raise ValueError(f"center={self.center} needs normalise=range, as its histograms do")
+        return self
+
+    @model_validator(mode="after")
+    def _weights_count(self) -> "AtlasSettings":
+        small = [name for name, one in self.weights.items() if 0 < one < 1 / WEIGHT_UNIT]
+        if small:
+            raise ValueError(
+                f"the weight of {min(small)} is {self.weights[min(small)]:g}; the smallest that"
+                f" counts is 1/{WEIGHT_UNIT}. Multiply all; those without a weight count once"
+            )
+        total = sum(self.weights.get(name, 1.0) for name in self.subjects)
+        if not 0 < total * WEIGHT_UNIT < _MOST_WEIGHT:
+            most = _MOST_WEIGHT // WEIGHT_UNIT
+            raise ValueError(
+                f"the weights add up to {total:g}; need more than 0 and less than {most}"
+            )
         return self
 
     def shrink_of(self, number: int) -> int:

@@ -40,9 +40,14 @@ class Adder:
             subject_id: of the moving subject.
             scan: on the grid on which it was stored.
             displacement: from the template to it.
+
+        Raises:
+            ValueError: if it is not finite, as nothing could be subtracted again.
         """
         if subject_id in self._subjects:
             return
+        if not displacement.vectors.isfinite().all():
+            raise ValueError(f"the displacement to {subject_id} is not finite")
         moved = on_grid(displacement, self.shape, grid_shape(scan.volume))
         weight = self.settings.weight_of(subject_id)
         inside = moved.warp(scan.mask, interpolation="nearest")[0, 0] > 0

@@ -134,6 +134,7 @@ def _choices(spec: RunSpec) -> dict[str, Any]:
     }
     own["keep_uncertainty"] = spec.keep_uncertainty
     own["keep_displacements"] = spec.keep_displacements
+    own["sums"] = spec.sums.model_dump(mode="json") if spec.sums else "none"
     own["metrics"] = ",".join(spec.metrics) or "none"
     return {**own, "method": spec.method.name, **settings}
 

@@ -1,7 +1,7 @@
 """Pass after pass: register everyone to the template, average, remove the mean transform."""
 
-import json
 import math
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,21 +16,22 @@ from cohort.engine.plan import open_run
 from cohort.engine.results import read_rows, summarise
 from cohort.engine.run import DriverOptions, RunReport, run
 from cohort.engine.run_folder import as_table
-from cohort.engine.spec import shrunk
+from cohort.engine.spec import RunSpec
 from cohort.engine.team import PLAIN, Team
 from cohort.errors import UsageError
 from cohort.studies.atlas.passes import (
     FACTS,
     FINAL,
     added_to,
+    addition_of,
     facts_of,
     passes_of,
     runs_of,
     sums_of,
 )
-from cohort.studies.atlas.publish import DOCUMENT, publish
+from cohort.studies.atlas.publish import document_of, publish
 from cohort.studies.atlas.reduction import total_of
-from cohort.studies.atlas.settings import check_same, load_settings, save_settings
+from cohort.studies.atlas.settings import check_addition, check_same, load_settings, save_settings
 from cohort.studies.atlas.start import as_template, check_start, kept_template, start_volume
 from cohort.studies.atlas.update import NextTemplate, finer, next_template
 
@@ -97,17 +98,20 @@ def add_subjects(build: Build, subjects: tuple[str, ...]) -> dict[str, Any]:
         subjects: those to add.
 
     Raises:
-        UsageError: ``E_ATLAS`` if one of them is part of it already, or it is not finished.
+        UsageError: ``E_ATLAS`` if one of them is part of it already, or it is not finished, or
+            others were being added; ``E_PLAN_MISMATCH`` if the settings are others.
         Stopped, StorageError, SchedulerError: the same call goes on from there.
     """
     out, settings = build.out, build.settings
+    if not (out / FINAL / FACTS).exists():
+        raise UsageError("E_ATLAS", f"{out} is not finished; finish it before adding to it")
+    check_addition(out, settings, subjects)
     known = sorted(set(subjects) & set(settings.subjects))
+    if known == sorted(subjects) and document_of(out).get("runs") != _names(runs_of(out / FINAL)):
+        return _finish(build)  # it was stopped when they were through
     if known:
         raise UsageError("E_ATLAS", f"{', '.join(known)}: part of the template {out} already")
-    if not (out / DOCUMENT).exists():
-        raise UsageError("E_ATLAS", f"{out} is not finished; finish it before adding to it")
-    begun = [one for one in added_to(out / FINAL) if not (one / FACTS).exists()]
-    added = begun[0] if begun else out / f"{FINAL}-added-{len(added_to(out / FINAL)) + 1}"
+    added = addition_of(out / FINAL, subjects)
     template = kept_template(out / FINAL)
     _register(build, added, "added", subjects, template, shrink=1, detail=True)
     total_of(added, build.team.size)
@@ -139,6 +143,7 @@ def _reopen(build: Build) -> None:
     try:
         for added in added_to(final):
             added.rename(build.out / added.name.replace(FINAL, f"pass-{number}", 1))
+        shutil.rmtree(build.out / f"pass-{number}", ignore_errors=True)  # begun and left for fewer
         final.rename(build.out / f"pass-{number}")
     except OSError as error:
         raise storage_error(final, error) from error
@@ -148,7 +153,7 @@ def _one_pass(build: Build, number: int) -> None:
     run_dir = build.out / f"pass-{number}"
     shrink = build.settings.shrink_of(number)
     _register_all(build, run_dir, f"pass {number}", number, shrink=shrink, detail=False)
-    _conclude(build, run_dir, number, _next(build, run_dir, shrink))
+    _conclude(build, run_dir, number, _next(build, run_dir))
 
 
 def _finish(build: Build) -> dict[str, Any]:
@@ -157,10 +162,10 @@ def _finish(build: Build) -> dict[str, Any]:
     if not (run_dir / FACTS).exists():
         _register_all(build, run_dir, f"pass {number}", number, shrink=1, detail=True)
     runs = runs_of(run_dir)
-    done = _document(build.out)
-    if done.get("runs") == [one.name for one in runs] and len(done["passes"]) == number:
+    done = document_of(build.out)
+    if done.get("runs") == _names(runs) and len(done["passes"]) == number:
         return done
-    found = _next(build, run_dir, 1)
+    found = _next(build, run_dir)
     _conclude(build, run_dir, number, found)
     before = [build.out / f"pass-{one}" for one in range(1, number)]
     passes = [facts_of(one) for one in (*before, run_dir)]
@@ -168,16 +173,14 @@ def _finish(build: Build) -> dict[str, Any]:
     return publish(build.out, runs, build.store, build.settings, sums, found, passes)
 
 
-def _document(out: Path) -> dict[str, Any]:
-    """What was published last; nothing if nothing was."""
-    path = out / DOCUMENT
-    return json.loads(path.read_bytes()) if path.exists() else {}
+def _names(runs: list[Path]) -> list[str]:
+    return [one.name for one in runs]
 
 
 def _conclude(build: Build, run_dir: Path, number: int, found: NextTemplate) -> None:
     """Write down what a pass found."""
     summary = vars(summarise(read_rows(run_dir)))
-    facts = {"pass": number, "shrink": build.settings.shrink_of(number), **found.facts}
+    facts = {"pass": number, "shrink": RunSpec.load(run_dir).shrink, **found.facts}
     facts |= {name: summary[name] for name in _MEASURED}
     write_atomic(run_dir / FACTS, to_json(facts))
     build.on_pass(number, facts)
@@ -197,16 +200,15 @@ def _template_for(build: Build, number: int) -> Template:
         workers = max(build.team.size, 1)
         volume = start_volume(build.out, build.store, build.settings, workers)
     else:
-        before = build.out / f"pass-{number - 1}"
-        found = _next(build, before, build.settings.shrink_of(number - 1))
+        found = _next(build, build.out / f"pass-{number - 1}")
         volume = finer(found.volume, build.store.grid)
     return as_template(build.settings.name, volume)
 
 
-def _next(build: Build, run_dir: Path, shrink: int) -> NextTemplate:
+def _next(build: Build, run_dir: Path) -> NextTemplate:
     """What a pass gives, with those who were added to it."""
     sums = sums_of(runs_of(run_dir), build.team.size)
-    return next_template(sums, build.settings, shrunk(build.store.grid, shrink))
+    return next_template(sums, build.settings, RunSpec.load(run_dir).coarser(build.store.grid))
 
 
 def _register(
@@ -236,7 +238,7 @@ def _register(
         sums=settings.sums(detail=detail),
     )
     if (run_dir / "run.json").exists():
-        asked = PlanSettings(shrink=shrink, trust_code=build.options.trust_code)
+        asked = PlanSettings(shrink=shrink, trust_code=asked.trust_code, sums=asked.sums)
     open_run(run_dir, build.store, asked, template)
     table.unlink(missing_ok=True)
     run(

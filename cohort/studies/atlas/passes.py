@@ -11,7 +11,10 @@ from operator import add
 from pathlib import Path
 from typing import Any
 
+from cohort.engine.plan import tiles_of
+from cohort.engine.spec import RunSpec
 from cohort.engine.sums import Sums
+from cohort.errors import UsageError
 from cohort.studies.atlas.reduction import total_of
 
 FINAL = "run"
@@ -39,6 +42,28 @@ def runs_of(run_dir: Path) -> list[Path]:
 def added_to(run_dir: Path) -> list[Path]:
     """The runs of subjects who were, or are being, added to a pass."""
     return sorted(run_dir.parent.glob(f"{run_dir.name}-added-*"))
+
+
+def addition_of(final: Path, subjects: Sequence[str]) -> Path:
+    """Where the run of subjects to add goes, or lies if it was stopped.
+
+    Raises:
+        UsageError: ``E_ATLAS`` if that of other subjects was stopped.
+    """
+    runs = added_to(final)
+    begun = [one for one in runs if not (one / FACTS).exists()]
+    if not begun:
+        return final.with_name(f"{final.name}-added-{len(runs) + 1}")
+    if (begun[0] / "run.json").exists():
+        tiles = tiles_of(begun[0], RunSpec.load(begun[0]))
+        before = sorted(moving for tile in tiles for _, moving in tile.pairs)
+        if before != sorted(subjects):
+            raise UsageError(
+                "E_ATLAS",
+                f"{', '.join(before)} were being added and are not through: add them first, or"
+                f" remove {begun[0]} to give them up",
+            )
+    return begun[0]
 
 
 def sums_of(runs: Sequence[Path], workers: int) -> Sums:

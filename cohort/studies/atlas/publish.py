@@ -3,6 +3,7 @@
 ``OUT/tpl-NAME`` holds them under the names that TemplateFlow gives to templates.
 """
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,12 @@ def image_file(out: Path, settings: AtlasSettings) -> Path:
     """Where the template lies."""
     stem = stem_of(settings)
     return out / stem / f"{stem}_{settings.suffix}.nii.gz"
+
+
+def document_of(out: Path) -> dict[str, Any]:
+    """What was published last; nothing if nothing was."""
+    path = out / DOCUMENT
+    return json.loads(path.read_bytes()) if path.exists() else {}
 
 
 def publish(

@@ -1,5 +1,7 @@
 """The settings of a template, chosen once and kept in ``OUT/atlas.json``."""
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +20,17 @@ def save_settings(out: Path, settings: AtlasSettings) -> None:
 
 
 def load_settings(out: Path) -> AtlasSettings | None:
-    """What a template was begun with; None if none was.
+    """What a template was begun with, with all who were added since; None if none was.
 
     Raises:
         StorageError: ``E_ATLAS`` if its file is damaged.
     """
     path = out / FILE
     try:
-        return AtlasSettings.model_validate_json(path.read_bytes())
+        settings = AtlasSettings.model_validate_json(path.read_bytes())
+        added = [json.loads(one.read_bytes())["added"] for one in out.glob("*-added-*/pass.json")]
+        everyone = tuple(name for names in added for name in names)
+        return settings.with_more(everyone) if everyone else settings
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -50,6 +55,24 @@ def check_same(out: Path, existing: AtlasSettings, asked: AtlasSettings) -> None
             f"{out} holds a template that was begun otherwise: {'; '.join(said)}. Choose another"
             " folder, or --add subjects to it",
         )
+
+
+def check_addition(out: Path, asked: AtlasSettings, subjects: Sequence[str]) -> None:
+    """Refuse to add subjects otherwise than the template was made; their weights are their own.
+
+    Raises:
+        UsageError: ``E_PLAN_MISMATCH`` with what differs.
+    """
+    existing = load_settings(out) or asked
+    before, now = (
+        {name: weight for name, weight in one.weights.items() if name not in subjects}
+        for one in (existing, asked)
+    )
+    check_same(
+        out,
+        existing.model_copy(update={"weights": before}),
+        asked.model_copy(update={"weights": now}),
+    )
 
 
 def _difference(key: str, before: Any, now: Any) -> str:

@@ -17,6 +17,7 @@ from cohort.data.one_thread import one_thread
 from cohort.data.places import Where
 from cohort.data.processes import in_processes
 from cohort.data.store import CohortStore, Subject
+from cohort.data.subject_ids import id_fault
 from cohort.engine.adding import Adder, normal
 from cohort.engine.atlas import Template, bring_atlas
 from cohort.engine.nearest import likeness
@@ -26,7 +27,6 @@ from cohort.errors import SubjectError, UsageError
 from cohort.studies.atlas.means import mean_volume, with_mirror_images
 from triton_reg import Displacement
 
-_AT_ONCE = 16  # subjects a job
 _FOLDER = "start"
 
 
@@ -60,7 +60,7 @@ def check_start(store: CohortStore, settings: AtlasSettings) -> None:
 
     Raises:
         UsageError: ``E_ATLAS`` if ``start`` names nothing that is there, or the template has the
-            name of a subject.
+            name of a subject, or none that a subject could have.
     """
     start, name = settings.start, settings.name
     is_file = nifti_stem(Path(start).name) is not None and Path(start).is_file()
@@ -69,7 +69,10 @@ def check_start(store: CohortStore, settings: AtlasSettings) -> None:
             "E_ATLAS",
             f"start is {start!r}; need mean, medoid, a subject of the store or a NIfTI file",
         )
-    if name in store.subject_ids:
+    fault = id_fault(name)
+    if fault:
+        raise UsageError("E_ATLAS", f"--name: {fault}")
+    if name.casefold() in {one.casefold() for one in store.subject_ids}:
         raise UsageError("E_ATLAS", f"{name} is a subject of the store; choose another --name")
 
 
@@ -88,8 +91,8 @@ def stationary_sums(store: CohortStore, settings: AtlasSettings, workers: int) -
         SubjectError: ``E_EMPTY`` if none can be read.
     """
     wanted = settings.sums(detail=False)
-    groups = [settings.subjects[first : first + _AT_ONCE]
-              for first in range(0, len(settings.subjects), _AT_ONCE)]  # fmt: skip
+    count = max(1, min(workers, len(settings.subjects)))  # sums in memory, whatever the subjects
+    groups = [settings.subjects[first::count] for first in range(count)]
     jobs = [_Job(store.address, group, wanted) for group in groups]
     found = [one for one in in_processes(_stationary, jobs, workers) if one is not None]
     if not found:
