@@ -46,8 +46,9 @@ from cohort.engine.choices import PlanSettings
 from cohort.engine.plan import open_run
 from cohort.engine.run import run
 from cohort.engine.sums import read_labels
-from cohort.studies.atlas.build import Build, build_template
+from cohort.studies.atlas.build import build_template
 from cohort.studies.atlas.label_maps import label_rows
+from cohort.studies.atlas.one_pass import Build
 from cohort.studies.atlas.start import affine_mean_volume
 from cohort.studies.atlas.update import sharpness
 from cohort.studies.bench.machine import cpu_name

@@ -32,7 +32,8 @@ from cohort.data.nifti import read_nifti
 from cohort.data.phantom import sample_head
 from cohort.data.store import CohortStore
 from cohort.data.synth import SynthSettings, synthesise_population
-from cohort.studies.atlas.build import Build, build_template
+from cohort.studies.atlas.build import build_template
+from cohort.studies.atlas.one_pass import Build
 from cohort.studies.bench.machine import cpu_name
 from triton_reg import Displacement
 from triton_reg.metrics.label_surfaces import label_surfaces

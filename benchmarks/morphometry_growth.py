@@ -35,7 +35,8 @@ from benchmarks.growing_population import BALL_LABEL, GrowingPopulation, Growth
 from cohort.config.atlas import AtlasSettings
 from cohort.config.method import method_config
 from cohort.data.store import CohortStore
-from cohort.studies.atlas.build import Build, build_template
+from cohort.studies.atlas.build import build_template
+from cohort.studies.atlas.one_pass import Build
 from cohort.studies.bench.machine import cpu_name
 from cohort.studies.morphometry import MorphometrySettings, measure_volume_changes
 from cohort.studies.morphometry_maps import smoothed

@@ -19,7 +19,8 @@ from cohort.data.geometry import Grid
 from cohort.data.store import CohortStore
 from cohort.engine.workbench import Workbench
 from cohort.errors import StorageError, SubjectError, UsageError
-from cohort.studies.atlas.build import Build, add_subjects, build_template
+from cohort.studies.atlas.build import add_subjects, build_template
+from cohort.studies.atlas.one_pass import Build
 from cohort.studies.atlas.settings import load_settings
 from cohort.studies.chain import slabs
 from cohort.studies.morphometry import MorphometrySettings, measure_volume_changes

@@ -1,11 +1,13 @@
 """Unbiased templates: their means, their bits, their files."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import polars as pl
 import pytest
 from command_line import Cohort
 from helpers import tiny_cohort
@@ -19,14 +21,17 @@ from cohort.data.entries import SourceEntry
 from cohort.data.geometry import Grid
 from cohort.data.native import load_native
 from cohort.data.store import CohortStore
-from cohort.engine.run import RunReport
+from cohort.engine.lock import only_driver
+from cohort.engine.run import DriverOptions, RunReport, run
 from cohort.engine.sums import RANGE, UNIT, Sums
 from cohort.engine.team import PLAIN, Team
+from cohort.engine.verify import verify
 from cohort.engine.workbench import Workbench
-from cohort.errors import StorageError, UsageError
+from cohort.errors import RunActiveError, StorageError, UsageError
 from cohort.studies.atlas.affine_mean import covering_grid, mirrored_mean, unbiased
-from cohort.studies.atlas.build import Build, add_subjects, build_template
+from cohort.studies.atlas.build import add_subjects, build_template
 from cohort.studies.atlas.means import mean_displacement, mean_volume, with_mirror_images
+from cohort.studies.atlas.one_pass import Build
 from cohort.studies.atlas.settings import load_settings
 from cohort.studies.atlas.start import medoid, stationary_sums
 from cohort.studies.atlas.update import next_template
@@ -241,6 +246,60 @@ def test_a_stopped_addition_is_not_taken_for_another(tmp_path: Path, store: Coho
     with pytest.raises(UsageError, match="E_PLAN_MISMATCH"):
         add_subjects(weighted, store.subject_ids[3:4])
     assert add_subjects(build, store.subject_ids[3:4])["registered"] == 4
+
+
+def test_who_failed_can_be_mended_and_added(tmp_path: Path) -> None:
+    store = tiny_cohort(tmp_path / "cohort.zarr", subjects=4)
+    whole = store.read("sub-02")
+    damage(store, "sub-02")
+    build = _build(store, tmp_path / "out", subjects=4, start="sub-00")
+    build_template(build, 1)
+    store.commit(whole, {"source": None})
+    with pytest.raises(UsageError, match=r"E_RUN: .* is a pass of a template that is done"):
+        run(tmp_path / "out" / "run", store, options=DriverOptions(retry_failed=True))
+    document = add_subjects(build, ("sub-02",))
+    assert document["registered"] == document["subjects"] == 4
+    table = pl.read_csv(tmp_path / "out" / "subjects.csv")
+    assert table["status"].to_list() == ["ok"] * 4
+    direct = _build(store, tmp_path / "direct", subjects=4, start="sub-00")
+    build_template(direct, 1)
+    assert _files(tmp_path / "out") == _files(tmp_path / "direct")
+
+
+def test_damage_to_the_sums_of_a_pass_is_told_and_the_pass_done_again(
+    tmp_path: Path, store: CohortStore
+) -> None:
+    out = tmp_path / "out"
+    build_template(_build(store, out, subjects=3), 2)
+    before = _files(out)
+    shard = next(p for p in (out / "run/total.zarr").rglob("fields/c/**/*") if p.is_file())
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 3] ^= 0xFF
+    shard.write_bytes(content)
+    assert [one.code for one in verify(out / "run").findings] == ["E_SUMS"]
+    (out / "template.json").unlink()
+    with pytest.raises(StorageError, match=r"E_SUMS: .*Remove .*run: `cohort atlas`"):
+        build_template(_build(store, out, subjects=3), 2)
+    shutil.rmtree(out / "run")
+    build_template(_build(store, out, subjects=3), 2)
+    assert _files(out) == before
+
+
+def test_what_the_run_holds_of_the_template_is_mended(tmp_path: Path, store: CohortStore) -> None:
+    out = tmp_path / "out"
+    build_template(_build(store, out, subjects=3), 1)
+    (out / "run" / "template_field.npy").write_bytes(b"nothing")
+    with pytest.raises(StorageError, match="mends it"):
+        published_template(out / "run")
+    build_template(_build(store, out, subjects=3), 1)
+    assert published_template(out / "run") is not None
+
+
+def test_two_at_once_are_refused(tmp_path: Path, store: CohortStore) -> None:
+    out = tmp_path / "out"
+    build_template(_build(store, out, subjects=3), 1)
+    with only_driver(out), pytest.raises(RunActiveError, match="E_ACTIVE"):
+        build_template(_build(store, out, subjects=3), 2)
 
 
 def test_a_template_is_the_mean_of_its_subjects_as_its_transforms_bring_them(

@@ -13,7 +13,8 @@ from small_run import QUICK, damage
 from cohort.config.atlas import AtlasSettings
 from cohort.errors import StorageError
 from cohort.report.template import write_template_page
-from cohort.studies.atlas.build import Build, build_template
+from cohort.studies.atlas.build import build_template
+from cohort.studies.atlas.one_pass import Build
 
 
 @pytest.fixture(scope="module")

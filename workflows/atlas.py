@@ -21,7 +21,8 @@ from cohort.data.store import CohortStore
 from cohort.data.subject_choice import chosen_subjects
 from cohort.engine.team import Team
 from cohort.report.template import write_template_page
-from cohort.studies.atlas.build import Build, build_template
+from cohort.studies.atlas.build import build_template
+from cohort.studies.atlas.one_pass import Build
 
 
 def main() -> None:

@@ -20,7 +20,8 @@ from cohort.config.atlas import AtlasSettings
 from cohort.config.method import method_config
 from cohort.data.store import CohortStore
 from cohort.engine.team import Team
-from cohort.studies.atlas.build import Build, build_template
+from cohort.studies.atlas.build import build_template
+from cohort.studies.atlas.one_pass import Build
 from cohort.studies.morphometry import FOLDER, MorphometrySettings, measure_volume_changes
 
 DEFAULTS = Path(__file__).with_suffix(".yaml")

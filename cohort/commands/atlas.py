@@ -35,7 +35,8 @@ from cohort.options import (
     local_path,
 )
 from cohort.report.template import write_template_page
-from cohort.studies.atlas.build import Build, add_subjects, build_template
+from cohort.studies.atlas.build import add_subjects, build_template
+from cohort.studies.atlas.one_pass import Build
 from cohort.studies.atlas.settings import load_settings
 
 
@@ -82,7 +83,10 @@ def atlas_command(
     ] = None,
     symmetric: Annotated[
         bool | None,
-        typer.Option("--symmetric", help="Let everyone count as a mirror image too."),
+        typer.Option(
+            "--symmetric",
+            help="Let everyone count as a mirror image too; labels and their shares stay real.",
+        ),
     ] = None,
     name: Annotated[
         str | None, typer.Option(help="Of the template and its files. [default: template]")
@@ -113,7 +117,6 @@ def atlas_command(
     """
     team = team_of(workers, gpus, scheduler or scheduler_file, insecure_network)
     chosen = device_of(device, team, here=team.scheduler is None)
-    team = on_cards(team, chosen, workers)
     opened = CohortStore.open(store)
     asked = {
         "subjects": subjects and chosen_subjects("--subjects", subjects, opened.subject_ids),
@@ -130,6 +133,7 @@ def atlas_command(
         "device": chosen,
     }
     settings = _settings(out, opened, {key: one for key, one in asked.items() if one is not None})
+    team = on_cards(team, settings.device, workers)
     driver = DriverOptions(steal, False, pair_timeout, batch, trust_code, keep_features)
     with terminal.progress_bar("registering", quiet=json) as update:
 

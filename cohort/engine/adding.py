@@ -9,6 +9,7 @@ from torch import Tensor
 from cohort.config.sums import Normalise, SumSettings
 from cohort.engine.scan import Scan
 from cohort.engine.sums import RANGE, UNIT, Sums
+from cohort.errors import SubjectError
 from triton_reg import Displacement
 from triton_reg.displacement import jacobian_determinant
 from triton_reg.ops.resize import Shape, grid_shape
@@ -90,18 +91,29 @@ class Adder:
 
 
 def normal(scan: Scan, normalise: Normalise) -> Tensor:
-    """A scan's volume ``[1, 1, D, H, W]`` with its intensities as they are added."""
+    """A scan's volume ``[1, 1, D, H, W]`` with its intensities as they are added.
+
+    Raises:
+        SubjectError: as :func:`intensity_range` does.
+    """
     if normalise == "none":
         return scan.volume
     low, high = intensity_range(scan)
-    return (scan.volume - low) / max(high - low, 1e-6)
+    return (scan.volume - low) / (high - low)
 
 
 def intensity_range(scan: Scan) -> tuple[float, float]:
-    """The 1st and the 99th percentile of a volume inside its mask."""
+    """The 1st and the 99th percentile of a volume inside its mask; all of it if they are equal.
+
+    Raises:
+        SubjectError: ``E_CONSTANT`` if there is no contrast.
+    """
     values = scan.volume[scan.mask > 0].cpu().numpy()
-    low, high = np.percentile(values, _PERCENTILES)
-    return float(low), float(high)
+    for percentiles in (_PERCENTILES, (0.0, 100.0)):  # of a few bright voxels, the range
+        low, high = np.percentile(values, percentiles) if values.size else (0.0, 0.0)
+        if high > low:
+            return float(low), float(high)
+    raise SubjectError("E_CONSTANT", "a volume without contrast on the working grid, or its mask")
 
 
 def on_grid(displacement: Displacement, shape: Shape, moving_shape: Shape) -> Displacement:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from cohort.data.geometry import Grid
+from cohort.data.storage import remove
 from cohort.engine import displacements, sums, uncertainty
 from cohort.engine.adding import Adder
 from cohort.engine.displacements import Packed, packed
@@ -59,9 +60,11 @@ class Beside:
             return
         uncertainty.keep(run_dir, tile_id, self.uncertainty)
         displacements.keep(run_dir, tile_id, self.displacements)
+        folder = run_dir / sums.FOLDER / tile_id
+        remove(folder)  # of an attempt that was not committed
         if self.added is not None and self.added.sums is not None:
-            sums.write_sums(run_dir / sums.FOLDER / tile_id, self.added.sums)
-            sums.write_labels(run_dir / sums.FOLDER / tile_id, self.added.labels)
+            sums.write_sums(folder, self.added.sums)
+            sums.write_labels(folder, self.added.labels)
 
 
 def parse_keep(text: str) -> int | None:

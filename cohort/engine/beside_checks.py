@@ -10,7 +10,7 @@ from cohort.engine.displacements import FOLDER as DISPLACEMENTS
 from cohort.engine.displacements import check_kept
 from cohort.engine.inspection import Finding
 from cohort.engine.sums import FOLDER as SUMS
-from cohort.engine.sums import check_sums
+from cohort.engine.sums import TOTAL, check_sums
 from cohort.errors import StorageError
 
 
@@ -37,6 +37,21 @@ def beside_faults(run_dir: Path, tile_ids: Iterable[str]) -> Iterator[Finding]:
             if error.code != "E_SUMS":
                 raise
             yield Finding(error.code, str(run_dir / SUMS / tile), error.message, tile)
+
+
+def total_faults(run_dir: Path) -> Iterator[Finding]:
+    """Whether what a pass of a template added up to can be read, if it was added up.
+
+    Raises:
+        StorageError: ``E_STORAGE`` if the file system fails.
+    """
+    path = run_dir / TOTAL / "sums"
+    try:
+        check_sums(path)
+    except StorageError as error:
+        if error.code != "E_SUMS":
+            raise
+        yield Finding(error.code, str(path), error.message)
 
 
 def event_faults(run_dir: Path) -> Iterator[Finding]:

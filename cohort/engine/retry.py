@@ -14,6 +14,8 @@ from cohort.engine.breadcrumbs import sweep_crumbs
 from cohort.engine.manifest import Manifest, load_manifest
 from cohort.engine.results import part_path, read_table
 from cohort.engine.seal import sealed_parquet
+from cohort.engine.sums import TOTAL
+from cohort.errors import UsageError
 
 FOLDER = "replaced"
 
@@ -24,8 +26,15 @@ def set_aside_failed(run_dir: Path) -> int:
     Only the run's one driver may.
 
     Raises:
+        UsageError: ``E_RUN`` if its pairs were added up: those who failed can only be added.
         StorageError: if the rows cannot be read, or the run's folder not written.
     """
+    if (run_dir / TOTAL).exists():
+        raise UsageError(
+            "E_RUN",
+            f"{run_dir} is a pass of a template that is done; `cohort atlas --add SUBJECT` tries"
+            " those who failed again",
+        )
     failed = read_table(run_dir, ["tile", "status"]).filter(pc.field("status") != "ok")
     tiles = set(failed["tile"].to_pylist())
     manifest = load_manifest(run_dir)

@@ -18,7 +18,7 @@ from cohort.data.stacks import read_facts, read_row, write_stack
 from cohort.data.storage import is_storage_fault, storage_error, sweep
 from cohort.errors import StorageError
 
-FOLDER = "sums.zarr"
+FOLDER, TOTAL = "sums.zarr", "total.zarr"
 UNIT = 1 << 16
 FIELDS = ("weight", "image", "first", "second", "third")  # of the displacement along three axes
 DETAIL = ("log_jacobian", "log_jacobian_squared")
@@ -150,4 +150,10 @@ def _document(facts: dict[str, Any]) -> dict[str, Any]:
 def _damaged(folder: Path, error: Exception) -> StorageError:
     if isinstance(error, OSError) and is_storage_fault(error):
         return storage_error(folder, error)
-    return StorageError("E_SUMS", f"{folder} is damaged: {error}. `cohort repair` makes it anew")
+    said = f"{folder} is damaged: {error}"
+    if TOTAL in folder.parts:  # the tiles' own sums are gone
+        run_dir = Path(*folder.parts[: folder.parts.index(TOTAL)])
+        return StorageError(
+            "E_SUMS", f"{said}. Remove {run_dir}: `cohort atlas` does that pass again"
+        )
+    return StorageError("E_SUMS", f"{said}. `cohort repair` makes it anew")

@@ -10,7 +10,7 @@ from cohort.data.storage import storage_error
 from cohort.data.store import CohortStore
 from cohort.engine import manifest as compacted
 from cohort.engine.atlas import kept_atlas
-from cohort.engine.beside_checks import beside_faults, event_faults
+from cohort.engine.beside_checks import beside_faults, event_faults, total_faults
 from cohort.engine.inspection import ROW_FACTS, Finding, PlannedRows, by_tile
 from cohort.engine.leftovers import unlisted
 from cohort.engine.manifest import Compacted, Manifest, load_manifest, manifest_path
@@ -77,7 +77,11 @@ def verify(
         done |= _check_compacted(run_dir, file, planned, seen)
     findings += _lost(run_dir, listed, done)
     seen.left = len(planned.tiles - done)
-    findings += [*beside_faults(run_dir, planned.tiles), *event_faults(run_dir)]
+    findings += [
+        *beside_faults(run_dir, planned.tiles),
+        *total_faults(run_dir),
+        *event_faults(run_dir),
+    ]
     if with_store:
         findings += _store(run_dir, spec, store or spec.store, deep=deep)
         seen.subjects = len(spec.subject_ids)

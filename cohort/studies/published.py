@@ -76,6 +76,14 @@ def published_template(run_dir: Path) -> Published | None:
         raise storage_error(path, error) from error
 
 
+def is_published(run_dir: Path) -> bool:
+    """Whether a run holds what its template became, undamaged."""
+    try:
+        return published_template(run_dir) is not None
+    except StorageError:
+        return False
+
+
 def _vectors(content: bytes, digest: str) -> np.ndarray:
     if hashlib.sha256(content).hexdigest() != digest:
         raise ValueError(f"{_FIELD} is not what was written")

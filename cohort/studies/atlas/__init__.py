@@ -3,6 +3,7 @@
     settings      what a template was begun with, kept in ``OUT/atlas.json``
     start         the volume that the first pass registers to
     build         pass after pass: register everyone to the template, average, remove the mean
+    one_pass      a pass as a run, and what it is given
     reduction     what the tiles of a pass add up to
     means         mean, median, trimmed mean and Huber's mean of sums; the mirrored half
     update        the next template: the mean volume, moved by the inverse of the mean displacement

@@ -1,24 +1,17 @@
 """Pass after pass: register everyone to the template, average, remove the mean transform."""
 
-import math
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cohort.config.atlas import AtlasSettings
 from cohort.data.storage import storage_error, to_json, write_atomic
-from cohort.data.store import CohortStore
 from cohort.engine.atlas import Template
-from cohort.engine.choices import PlanSettings
-from cohort.engine.plan import open_run
+from cohort.engine.lock import only_driver
 from cohort.engine.results import read_rows, summarise
-from cohort.engine.run import DriverOptions, RunReport, run
-from cohort.engine.run_folder import as_table
 from cohort.engine.spec import RunSpec
-from cohort.engine.team import PLAIN, Team
 from cohort.errors import UsageError
+from cohort.studies.atlas.one_pass import Build, register_to
 from cohort.studies.atlas.passes import (
     FACTS,
     FINAL,
@@ -29,37 +22,13 @@ from cohort.studies.atlas.passes import (
     runs_of,
     sums_of,
 )
-from cohort.studies.atlas.publish import document_of, publish
+from cohort.studies.atlas.publish import document_of, is_current, publish
 from cohort.studies.atlas.reduction import total_of
 from cohort.studies.atlas.settings import check_addition, check_same, load_settings, save_settings
 from cohort.studies.atlas.start import as_template, check_start, kept_template, start_volume
 from cohort.studies.atlas.update import NextTemplate, finer, next_template
 
-_MOST_IN_TILE = 32  # subjects; what a tile adds up is a file of its own
 _MEASURED = ("ncc", "ncc_before", "sdlogj", "folding", "failed")
-
-
-@dataclass(frozen=True, eq=False)
-class Build:
-    """A template in the making, and what it is given to work with.
-
-    Attributes:
-        store: the cohort.
-        out: the template's folder.
-        settings: what it is made of.
-        team: who registers.
-        options: of their driver.
-        on_pass: told of a pass once it is done: its number and its facts.
-        on_progress: told which pass it is, of its report, and of its pairs.
-    """
-
-    store: CohortStore
-    out: Path
-    settings: AtlasSettings
-    team: Team = PLAIN
-    options: DriverOptions = field(default_factory=DriverOptions)
-    on_pass: Callable[[int, dict[str, Any]], None] = lambda number, facts: None
-    on_progress: Callable[[str, RunReport, int], None] = lambda name, report, pairs: None
 
 
 def build_template(build: Build, iterations: int) -> dict[str, Any]:
@@ -73,6 +42,7 @@ def build_template(build: Build, iterations: int) -> dict[str, Any]:
     Raises:
         UsageError: ``E_PLAN_MISMATCH`` if the folder holds a template of another kind.
         SubjectError: ``E_EMPTY`` if nobody could be registered.
+        RunActiveError: ``E_ACTIVE`` if another process works on it.
         Stopped, StorageError, SchedulerError: the same call goes on from there.
     """
     existing = load_settings(build.out)
@@ -80,6 +50,11 @@ def build_template(build: Build, iterations: int) -> dict[str, Any]:
         _begin(build)
     else:
         check_same(build.out, existing, build.settings)
+    with only_driver(build.out, steal=build.options.steal):
+        return _build(build, iterations)
+
+
+def _build(build: Build, iterations: int) -> dict[str, Any]:
     if (build.out / FINAL / "run.json").exists() and passes_of(build.out) + 1 < iterations:
         _reopen(build)
     for number in range(passes_of(build.out) + 1, iterations):
@@ -106,14 +81,21 @@ def add_subjects(build: Build, subjects: tuple[str, ...]) -> dict[str, Any]:
     if not (out / FINAL / FACTS).exists():
         raise UsageError("E_ATLAS", f"{out} is not finished; finish it before adding to it")
     check_addition(out, settings, subjects)
-    known = sorted(set(subjects) & set(settings.subjects))
+    with only_driver(out, steal=build.options.steal):
+        return _add(build, subjects)
+
+
+def _add(build: Build, subjects: tuple[str, ...]) -> dict[str, Any]:
+    out, settings = build.out, build.settings
+    there = sums_of(runs_of(out / FINAL), build.team.size).subjects
+    known = sorted(set(subjects) & set(there))  # who failed may be added again
     if known == sorted(subjects) and document_of(out).get("runs") != _names(runs_of(out / FINAL)):
         return _finish(build)  # it was stopped when they were through
     if known:
         raise UsageError("E_ATLAS", f"{', '.join(known)}: part of the template {out} already")
     added = addition_of(out / FINAL, subjects)
     template = kept_template(out / FINAL)
-    _register(build, added, "added", subjects, template, shrink=1, detail=True)
+    register_to(build, added, "added", subjects, template, shrink=1, detail=True)
     total_of(added, build.team.size)
     write_atomic(added / FACTS, to_json({"added": subjects}))
     grown = replace(build, settings=settings.with_more(subjects))
@@ -125,7 +107,9 @@ def _begin(build: Build) -> None:
     out = build.out
     check_start(build.store, build.settings)
     try:
-        if out.exists() and any(not one.name.startswith(".") for one in out.iterdir()):
+        ours = ("run.lock", "epoch")  # of one that had only begun
+        found = list(out.iterdir()) if out.exists() else []
+        if any(not one.name.startswith(".") and one.name not in ours for one in found):
             raise UsageError(
                 "E_ATLAS", f"{out} is no template and not empty; need a new or an empty folder"
             )
@@ -162,9 +146,8 @@ def _finish(build: Build) -> dict[str, Any]:
     if not (run_dir / FACTS).exists():
         _register_all(build, run_dir, f"pass {number}", number, shrink=1, detail=True)
     runs = runs_of(run_dir)
-    done = document_of(build.out)
-    if done.get("runs") == _names(runs) and len(done["passes"]) == number:
-        return done
+    if is_current(build.out, runs, number):
+        return document_of(build.out)
     found = _next(build, run_dir)
     _conclude(build, run_dir, number, found)
     before = [build.out / f"pass-{one}" for one in range(1, number)]
@@ -191,7 +174,7 @@ def _register_all(
 ) -> None:
     template = None if (run_dir / "run.json").exists() else _template_for(build, number)
     subjects = build.settings.subjects
-    _register(build, run_dir, name, subjects, template, shrink=shrink, detail=detail)
+    register_to(build, run_dir, name, subjects, template, shrink=shrink, detail=detail)
 
 
 def _template_for(build: Build, number: int) -> Template:
@@ -209,42 +192,3 @@ def _next(build: Build, run_dir: Path) -> NextTemplate:
     """What a pass gives, with those who were added to it."""
     sums = sums_of(runs_of(run_dir), build.team.size)
     return next_template(sums, build.settings, RunSpec.load(run_dir).coarser(build.store.grid))
-
-
-def _register(
-    build: Build,
-    run_dir: Path,
-    name: str,
-    subjects: tuple[str, ...],
-    template: Template | None,
-    *,
-    shrink: int,
-    detail: bool,
-) -> None:
-    """Register subjects to a template, or go on with that."""
-    settings = build.settings
-    table = build.out / f".{run_dir.name}.csv"
-    write_atomic(table, as_table((settings.name, one) for one in subjects))
-    tile = math.ceil(len(subjects) / (4 * max(build.team.size, 1)))
-    asked = PlanSettings(
-        method=settings.method,
-        pairs=str(table),
-        tile_size=min(_MOST_IN_TILE, tile),
-        trust_code=build.options.trust_code,
-        keep_displacements="all" if detail else None,
-        device=settings.device,
-        workers=max(build.team.size, 1),
-        shrink=shrink,
-        sums=settings.sums(detail=detail),
-    )
-    if (run_dir / "run.json").exists():
-        asked = PlanSettings(shrink=shrink, trust_code=asked.trust_code, sums=asked.sums)
-    open_run(run_dir, build.store, asked, template)
-    table.unlink(missing_ok=True)
-    run(
-        run_dir,
-        build.store,
-        team=build.team,
-        progress=lambda report, pairs: build.on_progress(name, report, pairs),
-        options=build.options,
-    )

@@ -15,7 +15,7 @@ _SLAB = 8
 
 
 def mean_volume(sums: Sums, center: Center) -> np.ndarray:
-    """The template's intensities, float32 ``[D, H, W]``; 0 where no subject was seen.
+    """The template's intensities, float32 ``[D, H, W]``; the least of them where nobody was seen.
 
     ``mean`` is that of the sums. The others come from histograms, in which a value is shared
     between the two nearest of 64 bins: ``median``; ``trimmed``, without the lowest and the highest
@@ -27,7 +27,8 @@ def mean_volume(sums: Sums, center: Center) -> np.ndarray:
         found = sums.row("image") / np.maximum(weight, 1) / UNIT
     else:
         found = _by_slabs(sums.histogram, _ROBUST[center])
-    return np.where(seen, found, 0.0).astype(np.float32)
+    least = found[seen].min() if seen.any() else 0.0
+    return np.where(seen, found, least).astype(np.float32)
 
 
 def mean_displacement(sums: Sums) -> np.ndarray:

@@ -29,6 +29,7 @@ from cohort.studies.atlas.update import NextTemplate, moved_volume, sharpened
 from cohort.studies.atlas.world import World
 from cohort.studies.bids_names import BIDS_VERSION, bids_label
 from cohort.studies.nifti_images import write_image
+from cohort.studies.published import is_published
 from triton_reg import __version__
 from triton_reg.metrics.overlap import dice_of_counts, label_counts
 
@@ -46,6 +47,13 @@ def image_file(out: Path, settings: AtlasSettings) -> Path:
     """Where the template lies."""
     stem = stem_of(settings)
     return out / stem / f"{stem}_{settings.suffix}.nii.gz"
+
+
+def is_current(out: Path, runs: Sequence[Path], passes: int) -> bool:
+    """Whether what is published is of these runs, and all of them hold it."""
+    done = document_of(out)
+    same = done.get("runs") == [one.name for one in runs] and len(done["passes"]) == passes
+    return same and all(map(is_published, runs))
 
 
 def document_of(out: Path) -> dict[str, Any]:
@@ -77,7 +85,7 @@ def publish(
     Raises:
         StorageError: if something cannot be read or written.
     """
-    world = World.of(store, settings, found)
+    world = World.of(store, settings, sums, found)
     stem = out / stem_of(settings) / stem_of(settings)
     stem.parent.mkdir(parents=True, exist_ok=True)
     image = image_file(out, settings)
@@ -153,6 +161,8 @@ def _table(
     """A row a subject: how well it fits, and how far from the middle of the others that is."""
     rows = pl.concat([read_rows(run_dir) for run_dir in runs])
     rows = rows.rename({"moving": "subject"}).select("subject", *_ROWS)
+    # who failed and was added again counts as they did in the end
+    rows = rows.sort(pl.col("status") != "ok").unique("subject", keep="first", maintain_order=True)
     weights = [settings.weights.get(name, 1.0) for name in rows["subject"]]
     fits = [overlaps.get(name) for name in rows["subject"]]
     rows = rows.with_columns(

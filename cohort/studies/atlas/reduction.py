@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
 
+import polars as pl
+
 from cohort.data.processes import in_processes
 from cohort.data.storage import storage_error
 from cohort.engine.results import read_rows
-from cohort.engine.sums import FOLDER, Sums, read_sums, write_sums
-from cohort.errors import SubjectError
+from cohort.engine.sums import FOLDER, TOTAL, Sums, read_sums, write_sums
+from cohort.errors import StorageError, SubjectError
 
-TOTAL = "total.zarr"
 _FAN_IN = 8
 
 
@@ -58,9 +59,23 @@ def total_of(run_dir: Path, workers: int = 1) -> Sums:
             pass
         parts = [step.into for step in steps]
     total = _sum_of(parts)
+    _check_whole(run_dir, total)
     write_sums(final, total)
     _drop(run_dir)
     return total
+
+
+def _check_whole(run_dir: Path, total: Sums) -> None:
+    """Refuse sums of other subjects than those whose rows say that all went well."""
+    rows = read_rows(run_dir)
+    good = set(rows.filter(pl.col("status") == "ok")["moving"])
+    if good != set(total.subjects):
+        other = sorted(good ^ set(total.subjects))
+        raise StorageError(
+            "E_SUMS",
+            f"the sums of {run_dir} are not those of its rows: {', '.join(other[:5])}. Remove it:"
+            " `cohort atlas` does that pass again",
+        )
 
 
 def _add(step: _Addition) -> None:

@@ -46,9 +46,14 @@ def start_volume(
         UsageError: ``E_ATLAS`` if a file cannot be used.
         SubjectError: if no subject can be read, or not the one that is named.
     """
-    start = settings.start
-    if start == "mean":
+    if settings.start == "mean":
         return affine_mean_volume(store, settings, workers)
+    volume = _started(out, store, settings)
+    return (volume + volume[::-1]) / 2 if settings.symmetric else volume
+
+
+def _started(out: Path, store: CohortStore, settings: AtlasSettings) -> np.ndarray:
+    start = settings.start
     if nifti_stem(Path(start).name) is not None:
         return _of_file(out, store, settings, Path(start))
     chosen = medoid(store, settings.subjects) if start == "medoid" else start
@@ -64,6 +69,11 @@ def check_start(store: CohortStore, settings: AtlasSettings) -> None:
     """
     start, name = settings.start, settings.name
     is_file = nifti_stem(Path(start).name) is not None and Path(start).is_file()
+    stem = nifti_stem(Path(start).name)
+    if is_file and stem in store.subject_ids:
+        raise UsageError(
+            "E_ATLAS", f"{start} is named as a subject of the store; use --start {stem}"
+        )
     if start not in ("mean", "medoid", *store.subject_ids) and not is_file:
         raise UsageError(
             "E_ATLAS",

@@ -18,6 +18,7 @@ from cohort.config.atlas import AtlasSettings
 from cohort.data.geometry import Grid
 from cohort.data.one_thread import one_thread
 from cohort.data.store import CohortStore
+from cohort.engine.sums import Sums
 from cohort.studies.atlas.affine_mean import covering_grid, mean_linear
 from cohort.studies.atlas.update import NextTemplate
 from cohort.studies.chain import Field, moved_by
@@ -41,10 +42,14 @@ class World:
     field: Field
 
     @classmethod
-    def of(cls, store: CohortStore, settings: AtlasSettings, found: NextTemplate) -> "World":
-        """The world of what a pass on the working grid found."""
-        weights = [settings.weights.get(name, 1.0) for name in settings.subjects]
-        to_working_mm = mean_linear(store, settings.subjects, weights, symmetric=settings.symmetric)
+    def of(
+        cls, store: CohortStore, settings: AtlasSettings, sums: Sums, found: NextTemplate
+    ) -> "World":
+        """The world of what a pass on the working grid found, of those who were registered."""
+        counted = {name: weight for name, weight in sorted(sums.subjects.items()) if weight}
+        to_working_mm = mean_linear(
+            store, list(counted), list(counted.values()), symmetric=settings.symmetric
+        )
         grid = covering_grid(store.grid, to_working_mm)
         return cls(grid, to_working_mm, Field(found.inverse, store.grid))
 
