@@ -69,11 +69,31 @@ def test_registered_stores_keep_their_reference(
     assert (later.code, later.json["ingested"]) == (0, ["d"])
 
 
+def test_studies_take_a_store_on_object_storage(
+    cohort: Cohort, server: ObjectServer, tmp_path: Path
+) -> None:
+    source, url = write_cohort(tmp_path / "nifti"), f"{server.bucket()}/cohort.zarr"
+    images = []
+    for name, store in (("remote", url), ("local", tmp_path / "local.zarr")):
+        ingest = ("ingest", source, store, "--grid", "32x34x32@1mm", "--align", "center")
+        assert cohort(*ingest, "--workers", 0).code == 0
+        out = tmp_path / name
+        words = (store, out / "template", "--iterations", 2, "--workers", 0, *QUICK)
+        assert cohort("atlas", *words).code == 0
+        assert cohort("morphometry", out / "template", "--workers", 0).code == 0
+        assert cohort("fuse", store, out / "fused", "--workers", 0, *QUICK).code == 0
+        assert cohort("register", store, out / "run", "--workers", 0, *QUICK).code == 0
+        assert cohort("population", out / "run", "--workers", 0).code == 0
+        images.append((out / "template/tpl-template/tpl-template_T1w.nii.gz").read_bytes())
+    assert images[0] == images[1]
+    assert not list(tmp_path.rglob("s3:*"))
+
+
 def test_a_run_and_what_else_is_written_are_no_urls(cohort: Cohort, server: ObjectServer) -> None:
     for words in (
         ("status",), ("synth",), ("register", "store"), ("report",), ("train", "store"),
-        ("features", "store"), ("export", "run", "--fixed=a", "--to=itk", "--out"),
-        ("apply", "run", "--out"),
+        ("features", "store"), ("atlas", "store"), ("fuse", "store"),
+        ("export", "run", "--fixed=a", "--to=itk", "--out"), ("apply", "run", "--out"),
     ):  # fmt: skip
         shown = cohort(*words, "s3://bucket/run")
         assert shown.code == 2, words
