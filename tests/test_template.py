@@ -490,7 +490,15 @@ def test_the_command_says_what_it_made_and_refuses_what_is_not_there(
     )
     assert refused.code == 2
     assert "needs normalise=range" in refused.err
-    for option, value in (("--name", "../up"), ("--suffix", "a/b"), ("--name", "sub-00")):
+    (tmp_path / "twice.csv").write_text("subject,weight\nsub-00,1\nsub-00,2\n")
+    wrong = (
+        ("--weights", tmp_path / "twice.csv"),
+        ("--shrink", "99"),
+        ("--name", "../up"),
+        ("--suffix", "a/b"),
+        ("--name", "sub-00"),
+    )
+    for option, value in wrong:
         refused = cohort("atlas", str(store.path), str(tmp_path / "x"), option, value)
         assert refused.code == 2
         assert not (tmp_path / "x").exists()

@@ -198,6 +198,8 @@ def _weights(path: Path, subject_ids: tuple[str, ...]) -> dict[str, float]:
         raise UsageError(
             "E_SETTING", f"--weights {path}: need columns subject,weight; found {error}"
         ) from None
+    if len(found) < len(rows):
+        raise UsageError("E_SETTING", f"--weights {path}: a subject has two rows")
     unknown = sorted(set(found) - set(subject_ids))
     if unknown:
         raise UsageError("E_SETTING", f"--weights {path}: no subject {unknown[0]!r} in the store")

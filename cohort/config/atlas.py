@@ -45,7 +45,7 @@ class AtlasSettings(BaseModel):
     weights: dict[str, Annotated[NonNegativeFloat, AllowInfNan(False)]] = Field(
         default_factory=dict
     )
-    shrink: tuple[int, ...] = ()
+    shrink: tuple[Annotated[int, Field(ge=1, le=16)], ...] = ()
     sharpen: NonNegativeFloat = 0.0
     symmetric: bool = False
 
