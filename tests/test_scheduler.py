@@ -9,14 +9,17 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import psutil
 import pytest
+from distributed.comm.core import CommClosedError
 from helpers import tiny_cohort
 from small_run import decided, planned
 
 from cohort.commands.crew import on_cards
 from cohort.data.store import CohortStore
+from cohort.engine.cluster.crew import DaskCrew
 from cohort.engine.cluster.given import refuse_open_network
 from cohort.engine.cluster.local import local_cluster
 from cohort.engine.run import run
@@ -172,3 +175,16 @@ def test_a_run_on_gpus_has_one_worker_a_card(monkeypatch) -> None:
         assert on_cards(asked, "cuda", 3) == asked
         assert on_cards(asked, "cpu", None) == asked
     assert on_cards(Team(gpus=(1,)), "cuda", None) == Team(gpus=(1,))
+
+
+def test_a_scheduler_that_dies_while_a_report_is_fetched_is_gone_not_the_disk() -> None:
+    future = MagicMock()
+    future.result.side_effect = CommClosedError("in <TCP (closed) ConnectionPool.gather>")
+    future.add_done_callback.side_effect = lambda told: told(future)
+    client = MagicMock(status="running")
+    client.nthreads.return_value = {"tcp://127.0.0.1:1": 1}
+    client.submit.return_value = future
+    crew = DaskCrew(client, "plugin", MagicMock(), 1.0, lambda: False, lambda tile: 0)
+    crew.submit("tcp://127.0.0.1:1", 0, 1)
+    with pytest.raises(SchedulerError, match="E_SCHEDULER"):
+        crew.wait()

@@ -7,6 +7,7 @@ from queue import Empty, SimpleQueue
 from typing import cast
 
 from distributed import Client, Future, KilledWorker
+from distributed.comm.core import CommClosedError
 
 from cohort.engine.cluster.plugin import run_tile_here, task_key
 from cohort.engine.dispatch import Ended
@@ -120,7 +121,7 @@ class DaskCrew:
             return [Ended(worker, position, None, died=self._was_at_work(position))]
         except Stopped:
             return [Ended(worker, position, None)]
-        except CancelledError as error:
+        except (CancelledError, CommClosedError) as error:  # the latter if it dies meanwhile
             raise SchedulerError("E_SCHEDULER", _GONE) from error
         finally:
             self._given_up.discard(future)
