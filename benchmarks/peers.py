@@ -6,8 +6,9 @@
 
 Pairs are neighbours in the order of subjects, the last with the first. Each tool registers all of
 them in a process of its own, on one thread of one core; the peers come from ``.venv-peers``. They
-are separate programs, run for comparison, never dependencies of this project. ``peers_tools.py``
-says how each is called, ``peers.txt`` under which licence it is given.
+are separate programs, run for comparison, never dependencies of this project. ``peers_tools.py`` in
+``cohort/studies/bench`` says how each is called, ``peers.txt`` under which licence it is given.
+`cohort bench --peers` measures them beside all methods, by the protocol of that study.
 
 All displacements are measured by the same code: labels move with the nearest neighbour; Dice is the
 mean over the structures that both subjects have, and has to agree with that of the labels as the
@@ -38,10 +39,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from benchmarks.peers_tools import TOOLS
 from benchmarks.peers_voxelopt import OURS
 from cohort.data.store import CohortStore
 from cohort.studies.bench.machine import cpu_name
+from cohort.studies.bench.peers import ENVIRONMENT, SCRIPT, SLOW, TOLERANCE
+from cohort.studies.bench.peers_tools import TOOLS
 from triton_reg import Displacement
 from triton_reg.metrics.jacobian import jacobian_measures
 from triton_reg.metrics.overlap import dice
@@ -49,11 +51,6 @@ from triton_reg.ops.resize import grid_shape
 
 HERE = Path(__file__).parent
 PEERS_PYTHON = HERE.parent / ".venv-peers" / "bin" / "python"
-SLOW = {"SyN CC"}
-TOLERANCE = 0.005  # of Dice, between our warp of the labels and the tool's own
-ONE_THREAD = dict.fromkeys(
-    ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS",
-     "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"), "1")  # fmt: skip
 MEASURES = ("dice_before", "dice_mean", "sdlogj", "folding")
 COSTS = ("register_s", "register_cpu_s", "features_s")
 COLUMNS: list[str] = [
@@ -106,11 +103,11 @@ def run_tool(name: str, case: Case, folder: Path) -> list[dict[str, np.ndarray]]
         RuntimeError: if its process fails; the message ends with what it said last.
     """
     ours = name in OURS
-    script = HERE / ("peers_voxelopt.py" if ours else "peers_tools.py")
+    script = HERE / "peers_voxelopt.py" if ours else SCRIPT
     np.savez(folder / "pairs.npz", **case._asdict())
     done = subprocess.run(
         [sys.executable if ours else PEERS_PYTHON, script, name, folder / "pairs.npz", folder],
-        env={**os.environ, **ONE_THREAD},
+        env=os.environ | ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

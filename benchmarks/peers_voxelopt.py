@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.peers_tools import Clock, Entry, Pair, Tool, Warped, serve
+from cohort.studies.bench.peers_tools import Clock, Entry, Pair, Tool, Warped, serve
 from triton_reg import LevelSettings, MindSSC, VoxelOpt
 
 DEFAULT = VoxelOpt()

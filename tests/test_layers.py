@@ -49,7 +49,8 @@ CONFINED = {
     "distributed": {"cohort.engine.cluster"},
     "typer": {"cohort.cli", "cohort.commands", "cohort.options"},
     "rich": {"cohort.terminal"},
-    "SimpleITK": {"cohort.studies.itk_composite"},
+    # the script of the other tools runs in their interpreter, this package never imports them
+    "SimpleITK": {"cohort.studies.itk_composite", "cohort.studies.bench.peers_tools"},
     "triton": {"triton_reg.ops._triton"},
     "numba": {"triton_reg.ops._cpu"},
 }

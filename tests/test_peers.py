@@ -10,10 +10,10 @@ from helpers import ellipsoids, smooth_volume, tiny_cohort
 
 from benchmarks import peers
 from benchmarks.peers import Case, matched, measured, read_case, ring, run_tool
-from benchmarks.peers_tools import TOOLS, from_itk
 from benchmarks.peers_voxelopt import OURS
 from cohort.data.geometry import Grid
 from cohort.data.store import CohortStore, Subject
+from cohort.studies.bench.peers_tools import TOOLS, from_itk
 from triton_reg.ops.warp import warp
 
 SHAPE, SHIFT = (48, 56, 40), (2.0, -1.0, 3.0)

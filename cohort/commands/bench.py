@@ -50,6 +50,10 @@ def bench_command(
     pairs_file: Annotated[
         Path | None, typer.Option(help="Which of its pairs: CSV with columns fixed,moving.")
     ] = None,
+    peers: Annotated[
+        str | None,
+        typer.Option(metavar="PYTHON", help="Measure other tools too, which this Python has."),
+    ] = None,
     hourly_price: HourlyPrice = None,
     json: Json = False,
 ) -> None:
@@ -57,7 +61,8 @@ def bench_command(
 
     Synthetic heads with known truth are made once. What it will take is told first, after a try of
     each method. The same command goes on where it was; what does not fit into memory or fails is a
-    row that says why. Leave the machine alone meanwhile.
+    row that says why. Leave the machine alone meanwhile. --peers .venv-peers/bin/python adds ANTs,
+    greedy, demons and ConvexAdam at the first shape, which `make peers` installs.
     """
     settings = BenchSettings(
         variants=parse_methods(methods),
@@ -69,6 +74,7 @@ def bench_command(
         pairs=pairs,
         store=store,
         pairs_file=pairs_file,
+        peers=peers,
     )
     with terminal.progress_bar("measuring", quiet=json) as update:
 

@@ -28,6 +28,12 @@ The floor is the longer of two times: of a kernel's bytes at the rate of a sum o
 a cache holds, and of its operations at the rate of a product of float32 matrices, both measured in
 the same process. Bytes and operations are counted from the kernel's definition.
 """
+_PEERS = """\
+Separate programs, run beside the methods on the same pairs, each in a process of its own on one
+thread, and never part of this package. Seconds are of the call alone, without imports and
+conversions; nothing is prepared, so pairs per hour count all of it. MiB are all that the process
+held, libraries and scans too. Displacements are measured by the same code as those above.
+"""
 Row = Mapping[str, Any]
 
 
@@ -79,6 +85,12 @@ def _methods(cells: Sequence[Row]) -> Iterator[str]:
             for cell in measured
         ]
         yield markdown(titles, rows)
+    peers = [cell for cell in good if cell.get("version")]
+    if peers:
+        yield "### Other tools\n"
+        yield _PEERS
+        rows = [[cell["variant"], cell["version"], cell["settings"]] for cell in peers]
+        yield markdown(["tool", "version", "settings"], rows)
     yield from _left_out(cells, ("variant", "shape", "device", "batch"))
 
 

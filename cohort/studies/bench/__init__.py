@@ -6,7 +6,10 @@
     card          what a GPU says of its clocks and power; nothing is set
     population    the pairs: synthetic heads with truth at each shape, or a store's own
     cell          one cell, measured in this process
+    peers         the same of other tools, which run in an interpreter of their own
+    peers_tools   the script that runs there
     apart         the same in a process of its own, so that peaks of memory do not mix
+    ended         how a process ended that failed
     floors        bytes and operations that each kernel needs at least
     kernels       the kernels of each method on one pair's sizes
     rooflines     these kernels over their floors

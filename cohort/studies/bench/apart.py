@@ -11,13 +11,15 @@ from typing import Any
 
 from cohort.engine.memory import is_out_of_memory
 from cohort.studies.bench.cell import CellTask, measure_cell
+from cohort.studies.bench.ended import end_of
 from cohort.studies.bench.machine import one_core
+from cohort.studies.bench.peers import PeerTask, measure_peer
 from cohort.studies.bench.rooflines import KernelTask, measure_kernels
 
-_LAST = 400  # characters of what a process said
+Task = CellTask | PeerTask | KernelTask
 
 
-def measured_apart(task: CellTask | KernelTask, *, fresh_cache: bool = False) -> dict[str, Any]:
+def measured_apart(task: Task, *, fresh_cache: bool = False) -> dict[str, Any]:
     """What was found, with ``status`` ``ok``; or why nothing was: ``status`` and ``message``.
 
     Args:
@@ -41,19 +43,13 @@ def measured_apart(task: CellTask | KernelTask, *, fresh_cache: bool = False) ->
         )
         if answer.is_file():
             return json.loads(answer.read_text())
-    return {"status": "E_PROCESS", "message": _end_of(done)}
+    return {"status": "E_PROCESS", "message": end_of(done)}
 
 
-def _end_of(done: subprocess.CompletedProcess[str]) -> str:
-    if done.returncode < 0:
-        return f"its process was ended by signal {-done.returncode}, often for want of memory"
-    return f"its process ended with {done.returncode}: {done.stdout.strip()[-_LAST:]}"
-
-
-def found_here(task: CellTask | KernelTask) -> dict[str, Any]:
+def found_here(task: Task) -> dict[str, Any]:
     """What is found in this process; whatever goes wrong is its status."""
     try:
-        found = measure_cell(task) if isinstance(task, CellTask) else measure_kernels(task)
+        found = _measure(task)
     except Exception as error:
         code = getattr(error, "code", "E_OOM" if is_out_of_memory(error) else "E_METHOD")
         message = getattr(error, "message", f"{type(error).__name__}: {error}")
@@ -61,16 +57,22 @@ def found_here(task: CellTask | KernelTask) -> dict[str, Any]:
     return {"status": "ok", "message": "", **found}
 
 
-def _task_of(told: dict[str, Any]) -> CellTask | KernelTask:
+def _measure(task: Task) -> dict[str, Any]:
+    if isinstance(task, CellTask):
+        return measure_cell(task)
+    return measure_peer(task) if isinstance(task, PeerTask) else measure_kernels(task)
+
+
+def _task_of(told: dict[str, Any]) -> Task:
     """JSON has lists where tasks have tuples."""
-    kind = {"CellTask": CellTask, "KernelTask": KernelTask}[told["kind"]]
-    fields = {
+    kinds = {one.__name__: one for one in (CellTask, PeerTask, KernelTask)}
+    fields: dict[str, Any] = {
         name: tuple(tuple(one) if isinstance(one, list) else one for one in value)
         if isinstance(value, list)
         else value
         for name, value in told["task"].items()
     }
-    return kind(**fields)
+    return kinds[told["kind"]](**fields)
 
 
 def main() -> None:

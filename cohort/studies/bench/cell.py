@@ -112,7 +112,7 @@ def measure_cell(task: CellTask) -> dict[str, Any]:
                 if pair not in measured:
                     measured[pair] = bench.accuracy(pair, ready.scans, result.of(row))
             del ready, result
-        row = _times(watches, task.batch) | _means(list(measured.values()))
+        row = _times(watches, task.batch) | mean_measures(list(measured.values()))
         row |= {"peak_mib": (peak_bytes() - before) / 2**20}
         if task.device == "cuda":
             row |= _of_card(bench, list(islice(order, task.batch)))
@@ -145,7 +145,7 @@ def _times(watches: list[Stopwatch], batch: int) -> dict[str, float]:
     }
 
 
-def _means(measured: list[dict[str, Any]]) -> dict[str, float]:
+def mean_measures(measured: list[dict[str, Any]]) -> dict[str, float]:
     """Means over the pairs of the measures that all of them have."""
     return {
         name: sum(one[name] for one in measured) / len(measured)

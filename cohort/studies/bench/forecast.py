@@ -14,6 +14,7 @@ _START_S = 5.0  # a process, its imports and what it loads
 _COMPILE_S = 35.0  # of a method without kept kernels
 _KERNELS = 40  # calls of whole pairs that timing the kernels is worth
 _HEAD_S = 7e-6  # a voxel of a synthetic subject, made and ingested
+_PEER_S = 7e-6  # a voxel of one turn of another tool, mean of those that are run
 _SHARE = 0.9  # of the free memory
 
 
@@ -29,6 +30,7 @@ def seconds_of_all(
     trials: Mapping[Variant, Mapping[str, Any]],
     settings: BenchSettings,
     heads: Mapping[Shape, int],
+    peers: int = 0,
 ) -> float:
     """The whole study: cells, compilation, kernels, whole runs, and heads that are yet to be made.
 
@@ -37,6 +39,7 @@ def seconds_of_all(
         trials: rows of one try of each method at the first shape.
         settings: what is asked.
         heads: to be made at each shape.
+        peers: other tools yet to be measured; they are not tried before.
     """
     first = math.prod(settings.shapes[0])
     known = {variant: row for variant, row in trials.items() if row["status"] == "ok"}
@@ -46,6 +49,7 @@ def seconds_of_all(
         if cell.variant in known
     )
     total += sum(_HEAD_S * math.prod(shape) * count for shape, count in heads.items())
+    total += peers * (_START_S + (settings.repeats + 1) * _PEER_S * first)
     pairs = settings.subjects * (settings.subjects - 1)
     for row in known.values():
         total += _START_S + _COMPILE_S if settings.compiles else 0

@@ -20,6 +20,7 @@ CELLS = (
     "cold_q1_s", "cold_q3_s", "pairs_per_hour_cold", "prepare_s", "prepare_q1_s", "prepare_q3_s",
     "read_s", "first_extra_s", "compile_s", "peak_mib", "device_mib", "dice_before", "dice_mean",
     "epe_before_mm", "epe_mm", "folding", "sdlogj", "clock_mhz", "power_w", "joules_a_pair",
+    "version",
 )  # fmt: skip
 KERNELS = (
     "method", "kernel", "shape", "device", "repeats", "median_ms", "q1_ms", "q3_ms",

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +61,7 @@ class BenchSettings:
         store: a cohort to take pairs from; None for synthetic heads.
         pairs_file: CSV with columns ``fixed,moving``, for a store.
         compiles: whether compilation without kept kernels is measured too.
+        peers: an interpreter that has other registration tools, to measure those too.
     """
 
     variants: tuple[Variant, ...] = tuple(Variant(name) for name in METHODS)
@@ -73,6 +75,7 @@ class BenchSettings:
     store: str | None = None
     pairs_file: Path | None = None
     compiles: bool = True
+    peers: str | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("repeats", 5), ("pairs", 1), ("subjects", 2)):
@@ -84,6 +87,11 @@ class BenchSettings:
             raise UsageError("E_BENCH", f"no method was named; need some of {', '.join(METHODS)}")
         if self.pairs_file is not None and self.store is None:
             raise UsageError("E_BENCH", "--pairs-file names subjects of a store; need --store")
+        if self.peers is not None and shutil.which(self.peers) is None:
+            raise UsageError(
+                "E_BENCH",
+                f"--peers {self.peers}: no such program; need a Python that has the other tools",
+            )
 
     def cells(self) -> Iterator[Cell]:
         """Small volumes first, so that much is known early."""

@@ -15,6 +15,8 @@ from cohort.studies.bench.end_to_end import RunTask, measure_run
 from cohort.studies.bench.forecast import seconds_of_all, what_does_not_fit
 from cohort.studies.bench.kept import Kept, Row
 from cohort.studies.bench.machine import describe
+from cohort.studies.bench.peers import PEERS, PeerTask
+from cohort.studies.bench.peers_tools import TOOLS
 from cohort.studies.bench.population import (
     Pairs,
     heads_missing,
@@ -96,6 +98,30 @@ class _Study:
         task = CellTask(where.store, where.pairs, *named, cell.device, cell.batch, repeats)
         return measured_apart(task, fresh_cache=fresh_cache)
 
+    def peers_left(self) -> list[str]:
+        """Other tools that are asked for and not measured yet."""
+        asked = () if self.settings.peers is None else PEERS
+        return [tool for tool in asked if self.kept.find(self.peer_key(tool)) is None]
+
+    def peer_key(self, tool: str) -> str:
+        return f"cell {tool} {size_text(self.settings.shapes[0])} {PeerTask.device} 1"
+
+    def peer(self, tool: str) -> None:
+        """Another tool at the first shape."""
+        assert self.settings.peers is not None
+        shape = self.settings.shapes[0]
+        where, python = self.pairs(shape), self.settings.peers
+        task = PeerTask(where.store, where.pairs, tool, python, self.settings.repeats)
+        facts = {
+            **_sizes(shape),
+            "variant": tool,
+            "method": tool,
+            "settings": TOOLS[tool].settings,
+            "device": task.device,
+            "batch": 1,
+        }
+        self.measured(self.peer_key(tool), partial(measured_apart, task), facts)
+
     def kernels(self, shape: Shape) -> None:
         methods = tuple(dict.fromkeys(one.method for one in self.settings.variants))
         device = self.settings.device
@@ -114,9 +140,12 @@ def _facts(variant: Variant, shape: Shape) -> Row:
         "variant": variant.name,
         "method": variant.method,
         "settings": " ".join(variant.settings),
-        "shape": size_text(shape),
-        "voxels": math.prod(shape),
+        **_sizes(shape),
     }
+
+
+def _sizes(shape: Shape) -> Row:
+    return {"shape": size_text(shape), "voxels": math.prod(shape)}
 
 
 def bench(out: Path, settings: BenchSettings, listener: Listener = Listener()) -> Path:
@@ -145,7 +174,8 @@ def bench(out: Path, settings: BenchSettings, listener: Listener = Listener()) -
     trials = {variant: study.trial(variant) for variant in settings.variants}
     steps = list(_steps(study))
     left = [cell for cell in settings.cells() if study.kept.find(cell.key) is None]
-    listener.forecast(seconds_of_all(left, trials, settings, heads))
+    peers = len(study.peers_left())
+    listener.forecast(seconds_of_all(left, trials, settings, heads, peers))
     for number, (what, step) in enumerate(steps):
         listener.progress(number, len(steps), study.failed, what)
         step()
@@ -167,6 +197,8 @@ def _steps(study: _Study) -> Iterator[tuple[str, Callable[[], None]]]:
         for variant in settings.variants:
             step = partial(study.run, variant, workers)
             yield f"{variant.name}, {workers} workers", step
+    for tool in study.peers_left():
+        yield tool, partial(study.peer, tool)
 
 
 def _at_its_shape(settings: BenchSettings) -> BenchSettings:

@@ -1,10 +1,11 @@
 """One registration tool in a process of its own: pairs in, displacements and what they cost out.
 
-    python benchmarks/peers_tools.py TOOL pairs.npz FOLDER
+    python cohort/studies/bench/peers_tools.py TOOL pairs.npz FOLDER
 
 It runs in the peers' environment, whose versions ``benchmarks/peers.txt`` pins, and knows nothing
-of this project. ``pairs.npz`` holds ``volumes [N, D, H, W]`` float32, ``labels`` of that shape,
-``spacing_mm [3]`` and ``pairs [P, 2]``, fixed first. Pair ``i`` becomes ``FOLDER/i.npz``.
+of this project: it is run by its path and imports none of it. ``pairs.npz`` holds ``volumes
+[N, D, H, W]`` float32, ``labels`` of that shape, ``spacing_mm [3]`` and ``pairs [P, 2]``, fixed
+first. Pair ``i`` becomes ``FOLDER/i.npz``.
 
 Each tool deforms only: the scans lie on one grid and no affine stage is run. ANTs and greedy are
 given the scans as they are; ConvexAdam and demons, whose settings depend on the scale of
