@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from cohort import terminal
 from cohort.commands.crew import device_of, on_cards, team_of
 from cohort.config.atlas import CENTERS, AtlasSettings
-from cohort.config.method import MethodConfig, method_config
+from cohort.config.method import method_asked
 from cohort.data.store import CohortStore
 from cohort.data.subject_choice import chosen_subjects
 from cohort.engine.run import DriverOptions, RunReport
@@ -129,7 +129,7 @@ def atlas_command(
         "symmetric": symmetric,
         "name": name,
         "suffix": suffix,
-        "method": _method(method, config, assignments),
+        "method": method_asked(method, config, assignments),
         "device": chosen,
     }
     settings = _settings(out, opened, {key: one for key, one in asked.items() if one is not None})
@@ -172,14 +172,6 @@ def _checked(said: dict[str, Any]) -> AtlasSettings:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise UsageError("E_SETTING", f"{where or 'settings'}: {first['msg']}") from None
-
-
-def _method(
-    name: str | None, config: Path | None, assignments: list[str] | None
-) -> MethodConfig | None:
-    if not (name or config or assignments):
-        return None
-    return method_config(name or "voxelopt", config, assignments or [])
 
 
 def _numbers(text: str) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ import typer
 
 from cohort import terminal
 from cohort.commands.crew import device_of, on_cards, team_of
-from cohort.config.method import MethodConfig, method_config
+from cohort.config.method import method_asked
 from cohort.data.store import CohortStore
 from cohort.engine.plan import PlanSettings
 from cohort.engine.run import DriverOptions, RunReport
@@ -121,7 +121,7 @@ def fuse_command(
     task = plan_fusion(opened, targets, atlases, confidence=confidence, **given)
     if run_dir is None:
         team = on_cards(team, chosen, workers)
-        named = _method(method, config, assignments)
+        named = method_asked(method, config, assignments)
         size = max(team.size, 1)
         plan = PlanSettings(named, trust_code=trust_code, device=chosen, workers=size)
         driver = DriverOptions(steal, retry_failed, pair_timeout, batch, trust_code, keep_features)
@@ -152,14 +152,6 @@ def _register(
         return register_atlases(
             store, out, task, plan, team=team, options=driver, progress=progress
         )
-
-
-def _method(
-    name: str | None, config: Path | None, assignments: list[str] | None
-) -> MethodConfig | None:
-    if not (name or config or assignments):
-        return None
-    return method_config(name or "voxelopt", config, assignments or [])
 
 
 def _votes(rule: str, assignments: list[str]) -> FusionSettings:

@@ -1,7 +1,5 @@
 """Commands that make runs: ``plan``, ``register``."""
 
-from pathlib import Path
-
 import typer
 
 from cohort import terminal
@@ -14,7 +12,7 @@ from cohort.commands.planning import (
     plan_rows,
     with_trial,
 )
-from cohort.config.method import MethodConfig, method_config
+from cohort.config.method import method_asked
 from cohort.data.store import CohortStore
 from cohort.engine.choices import PlanSettings
 from cohort.engine.cluster.workers import check_dashboard
@@ -83,7 +81,7 @@ def plan(
     chosen = device_of(device, here=trial)
     team = on_cards(Team(worker_count(workers)), chosen if trial else None, workers)
     settings = PlanSettings(
-        method=_method(method, config, assignments),
+        method=method_asked(method, config, assignments),
         pairs=pairs,
         seed=seed,
         tile_size=tile_size,
@@ -149,7 +147,7 @@ def register(
         check_dashboard(team)
     opened = CohortStore.open(store)
     settings = PlanSettings(
-        method=_method(method, config, assignments),
+        method=method_asked(method, config, assignments),
         pairs=pairs,
         seed=seed,
         tile_size=tile_size,
@@ -186,12 +184,3 @@ def register(
     else:
         terminal.say_run(run_dir, report, summary)
     raise typer.Exit(1 if summary.failed else 0)
-
-
-def _method(
-    name: str | None, config: Path | None, assignments: list[str] | None
-) -> MethodConfig | None:
-    """The method that was asked for; None if nothing was said about it."""
-    if not (name or config or assignments):
-        return None
-    return method_config(name or "voxelopt", config, assignments or [])

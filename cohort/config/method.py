@@ -67,6 +67,19 @@ class MethodConfig(BaseModel):
         return self.settings.build(trust_code=trust_code)
 
 
+def method_asked(
+    name: str | None, file: Path | None, assignments: list[str] | None
+) -> MethodConfig | None:
+    """What ``--method``, ``--config`` and ``--set`` ask for; None if nothing was said.
+
+    Raises:
+        UsageError: as :func:`method_config` does.
+    """
+    if not (name or file or assignments):
+        return None
+    return method_config(name or "voxelopt", file, assignments or [])
+
+
 def method_config(name: str, file: Path | None, assignments: list[str]) -> MethodConfig:
     """Settings from a YAML file, then from ``KEY=VALUE`` assignments.
 

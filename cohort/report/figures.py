@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 import polars as pl
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import hsv_to_rgb
@@ -119,6 +120,18 @@ def structure_plot(table: pl.DataFrame) -> str:
 def _printable(name: str) -> str:
     name = "".join(letter if letter.isprintable() else "?" for letter in name)
     return name if len(name) <= 40 else f"{name[:39]}…"
+
+
+def name_matrix_axes(axes: Axes, names: Sequence[str], most: int) -> None:
+    """Name rows and columns of a square matrix, unless they are more than ``most``."""
+    if len(names) > most:
+        axes.set_xticks([])
+        axes.set_yticks([])
+        return
+    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=6)
+    axes.set_yticks(range(len(names)), names, fontsize=6)
+    for tick in (*axes.get_xticklabels(), *axes.get_yticklabels()):
+        tick.set_parse_math(False)
 
 
 def mosaic(images: PairImages) -> str:

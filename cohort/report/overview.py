@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
-from cohort.report.figures import figure_style, svg
+from cohort.report.figures import figure_style, name_matrix_axes, svg
 from cohort.report.tables import done, main_measure
 
 _LEAST_KNOWN = 0.25  # of all ordered pairs, for a matrix to be worth its ink
@@ -60,14 +60,7 @@ def matrix_plot(matrix: np.ndarray, names: list[str], title: str) -> str:
         shown = axes.imshow(matrix, cmap="viridis", interpolation="nearest", aspect="equal")
         figure.colorbar(shown, ax=axes, label=title, shrink=0.7)
         axes.set(xlabel="moving", ylabel="fixed")
-        if count <= _MOST_NAMED:
-            axes.set_xticks(range(count), names, rotation=90, fontsize=6)
-            axes.set_yticks(range(count), names, fontsize=6)
-            for tick in (*axes.get_xticklabels(), *axes.get_yticklabels()):
-                tick.set_parse_math(False)
-        else:
-            axes.set_xticks([])
-            axes.set_yticks([])
+        name_matrix_axes(axes, names, _MOST_NAMED)
         return svg(figure)
 
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
-from cohort.report.figures import figure_style, svg
+from cohort.report.figures import figure_style, name_matrix_axes, svg
 
 MOST_NAMED = 60  # subjects whose names fit into the plane
 _MOST_BESIDE_MATRIX = 48
@@ -87,15 +87,7 @@ def distance_plot(
         for end in ends:
             axes.axhline(end - 0.5, color="white", linewidth=1.2)
             axes.axvline(end - 0.5, color="white", linewidth=1.2)
-        if count <= _MOST_BESIDE_MATRIX:
-            said = [str(names[one]) for one in order]
-            axes.set_xticks(range(count), said, rotation=90, fontsize=6)
-            axes.set_yticks(range(count), said, fontsize=6)
-            for tick in (*axes.get_xticklabels(), *axes.get_yticklabels()):
-                tick.set_parse_math(False)
-        else:
-            axes.set_xticks([])
-            axes.set_yticks([])
+        name_matrix_axes(axes, [str(names[one]) for one in order], _MOST_BESIDE_MATRIX)
         return svg(figure)
 
 
