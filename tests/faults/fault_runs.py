@@ -90,6 +90,36 @@ def wait_until(what: Callable[[], object], within_s: float = PATIENCE_S) -> None
         time.sleep(0.02)
 
 
+def drawn_strikes(source: random.Random, workers: int, drivers: int) -> list[tuple[int, str]]:
+    """Who is to be killed, and how many of some 16 parts must be there by then; the last is next.
+
+    They go by how far a run has come and not by the clock, so that no machine is too fast for them.
+    """
+    victims = ["worker"] * workers + ["driver"] * drivers
+    source.shuffle(victims)
+    marks = sorted(source.choices(range(8), k=len(victims)), reverse=True)
+    return list(zip(marks, victims, strict=True))
+
+
+def strike(
+    driver: subprocess.Popen[str],
+    run_dir: Path,
+    strikes: list[tuple[int, str]],
+    source: random.Random,
+) -> None:
+    """Kill whoever is next, and take that strike from the list, until a driver has ended."""
+    while strikes and driver.poll() is None:
+        time.sleep(0.02)
+        enough, victim = strikes[-1]
+        if len(parts(run_dir)) < enough or not workers_of(driver):
+            continue
+        time.sleep(source.uniform(0, 0.3))
+        found = [psutil.Process(driver.pid)] if victim == "driver" else workers_of(driver)
+        if found:
+            source.choice(found).kill()
+            strikes.pop()
+
+
 def gone(processes: list[psutil.Process], within_s: float = 10.0) -> bool:
     """Whether all of them ended."""
     return not psutil.wait_procs(processes, within_s)[1]

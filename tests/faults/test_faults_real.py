@@ -4,11 +4,10 @@ import random
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
-from fault_runs import PATIENCE_S, assert_whole, decided, ended, workers_of
+from fault_runs import assert_whole, decided, drawn_strikes, ended, strike
 from helpers import shared_data
 
 from cohort.data.ingest import IngestSettings, ingest
@@ -19,7 +18,7 @@ from cohort.engine.run import run
 from cohort.engine.verify import verify
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
-_BRAINS, _WORKERS, _DRIVERS, _SEED = 7, 4, 2, 0
+_BRAINS, _SEED = 7, 0
 
 
 def brains(folder: Path) -> CohortStore:
@@ -42,30 +41,18 @@ def test_brains_registered_under_fire_are_registered_alike(tmp_path: Path) -> No
     run(plain, store)
     command = [str(Path(sys.executable).with_name("cohort")), "register", str(store.path),
                str(run_dir), "--workers", "2"]  # fmt: skip
-    workers = drivers = 0
-    deadline = time.monotonic() + 3 * PATIENCE_S
-    while time.monotonic() < deadline:
+    strikes = drawn_strikes(source, workers=4, drivers=2)
+    print(f"seed {_SEED}: to be killed after so many parts: {strikes}")  # noqa: T201
+    for _ in range(10):
         driver = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             start_new_session=True,
         )  # fmt: skip
-        strikes, ends = time.monotonic() + 8, time.monotonic() + source.uniform(12, 18)
-        while driver.poll() is None:
-            time.sleep(0.05)
-            now = time.monotonic()
-            if now > strikes and workers < _WORKERS and (found := workers_of(driver)):
-                source.choice(found).kill()
-                workers, strikes = workers + 1, now + source.uniform(2, 5)
-            if now > ends and drivers < _DRIVERS:
-                driver.kill()
-                drivers += 1
-                break
+        strike(driver, run_dir, strikes, source)
         code, err = ended(driver)
         if code == 0:
             break
         assert code in (-9, 5), err
-    print(f"seed {_SEED}: {drivers} drivers and {workers} workers killed")  # noqa: T201
-    assert drivers
-    assert workers
+    assert not strikes
     assert_whole(run_dir, decided(plain))
     assert not verify(run_dir).findings
