@@ -54,3 +54,7 @@ class SchedulerError(CohortError):
     """Workers died faster than they could be replaced, or the scheduler is gone."""
 
     exit_code = 5
+
+
+class DeviceLostError(SchedulerError):
+    """A card failed in a way after which its process can use it no more."""

@@ -11,10 +11,14 @@ class Ends:
 
     def __init__(self) -> None:
         self.said: list[object] = []
+        self.put_off: list[float | None] = []
         self.done = threading.Event()
 
     def mark(self) -> None:
         self.said.append("mark")
+
+    def deaf(self, within_s: float | None) -> None:
+        self.put_off.append(within_s)
 
     def end(self, code: int) -> None:
         self.said.append(code)
@@ -23,7 +27,7 @@ class Ends:
 
 def test_a_pair_that_takes_too_long_is_marked_and_then_the_process_ends() -> None:
     ends = Ends()
-    dog = Watchdog(0.1, ends.end)
+    dog = Watchdog(0.1, ends.end, ends.deaf)
     with dog.watching(1, ends.mark):
         assert ends.done.wait(5)
     assert ends.said == ["mark", EXIT_CODE]
@@ -31,7 +35,7 @@ def test_a_pair_that_takes_too_long_is_marked_and_then_the_process_ends() -> Non
 
 def test_pairs_in_time_and_the_time_between_them_are_nobodys_end() -> None:
     ends = Ends()
-    dog = Watchdog(0.3, ends.end)
+    dog = Watchdog(0.3, ends.end, ends.deaf)
     for _ in range(5):
         with dog.watching(1, ends.mark):
             time.sleep(0.1)
@@ -41,10 +45,20 @@ def test_pairs_in_time_and_the_time_between_them_are_nobodys_end() -> None:
 
 def test_a_batch_has_the_time_of_all_its_pairs() -> None:
     ends = Ends()
-    dog = Watchdog(0.2, ends.end)
+    dog = Watchdog(0.2, ends.end, ends.deaf)
     with dog.watching(4, ends.mark):
         time.sleep(0.5)
     assert ends.said == []
+
+
+def test_the_timer_outside_of_python_is_put_off_while_this_thread_runs_and_stopped_after() -> None:
+    ends = Ends()
+    dog = Watchdog(20, ends.end, ends.deaf)
+    with dog.watching(3, ends.mark):
+        time.sleep(1.5)
+    assert ends.put_off == [60, 60, None]
+    time.sleep(1.2)
+    assert len(ends.put_off) == 3
 
 
 def test_the_limit_follows_the_pairs_before_it() -> None:

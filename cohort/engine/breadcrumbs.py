@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cohort.data.storage import storage_error
+from cohort.errors import DeviceLostError
 
 Pair = tuple[str, str]
 FOLDER = "crumbs"
@@ -76,12 +77,19 @@ class Breadcrumbs:
 
     @contextmanager
     def around(self, pairs: Sequence[Pair]) -> Iterator[None]:
-        """Mark that these pairs are at work; only the death of the process leaves it so."""
+        """Mark that these pairs are at work.
+
+        Only the death of the process leaves it so, or that of its card, after which it ends too.
+        """
         self._write("start", pairs)
         try:
             yield
-        finally:
+        except DeviceLostError:
+            raise
+        except BaseException:
             self._write("end", pairs)
+            raise
+        self._write("end", pairs)
 
     def timeout(self, pairs: Sequence[Pair]) -> None:
         """Say that these pairs do not come to an end; the process is about to."""

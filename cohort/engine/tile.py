@@ -4,7 +4,7 @@ A pair that fails is a row with a code of its subject's fault, or one of these:
 
 - ``E_METHOD``: the method raised an error.
 - ``E_OOM``: there was not enough memory, not even for this pair alone with nothing else kept.
-- ``E_CRASH``: worker processes died over it, three times.
+- ``E_CRASH``: worker processes died over it, or lost their card, three times.
 - ``E_TIMEOUT``: it took longer than a pair may take.
 """
 
@@ -27,6 +27,7 @@ from cohort.data.storage import is_storage_fault, storage_error
 from cohort.engine.beside import Beside
 from cohort.engine.breadcrumbs import Blame, Breadcrumbs, Pair, sweep_crumbs
 from cohort.engine.convergence import convergence
+from cohort.engine.device_health import check_device
 from cohort.engine.measure import measure_pair
 from cohort.engine.memory import in_less_memory, is_out_of_memory
 from cohort.engine.patience import once_more
@@ -90,6 +91,7 @@ def run_tile(
     Raises:
         Stopped: if the run is to stop; nothing of the tile is kept.
         StorageError: if the store or the run's folder cannot be read or written.
+        DeviceLostError: ``E_DEVICE_LOST`` if this process can use its card no more.
     """
     start, before = time.perf_counter(), dict(workbench.seconds)
     subjects = workbench.subjects
@@ -180,6 +182,7 @@ def _rows(workbench: Workbench, kept: Beside, pairs: Sequence[Pair]) -> list[Row
             raise
         if isinstance(error, OSError) and is_storage_fault(error):
             raise storage_error(error.filename or workbench.store.address, error) from error
+        check_device(workbench.device, pairs[0], error)
         if len(pairs) > 1:
             _LOG.info("a batch of %d pairs failed; each alone", len(pairs), exc_info=True)
         elif isinstance(error, SubjectError):

@@ -1,5 +1,6 @@
 """A pair that does not come to its end: a thread that watches, and ends the worker process."""
 
+import faulthandler
 import os
 import statistics
 import threading
@@ -12,26 +13,43 @@ EXIT_CODE = 86
 _LEAST_S = 120.0  # by default
 _TIMES_MEDIAN = 20.0
 _REMEMBERED = 101  # pairs
+_DEAF_LEAST_S = 10.0  # a process that is suspended for less is not taken for one that is stuck
+
+
+def end_when_deaf(within_s: float | None) -> None:
+    """End this process unless this is called again in time; None ends nothing any more.
+
+    The timer lives outside of Python, and thus also runs where something holds Python's lock.
+    """
+    if within_s is None:
+        faulthandler.cancel_dump_traceback_later()
+    else:
+        faulthandler.dump_traceback_later(within_s, exit=True)
 
 
 class Watchdog:
     """Ends this process when a pair takes far longer than those before it; for workers only.
 
     Nothing less would do: a thread within a kernel or a loop cannot be stopped. Time in which the
-    whole process was suspended does not count. A pair that holds Python's lock for ever stops this
-    thread too; that is left to the driver's patience with silent workers.
+    whole process was suspended does not count, but for one long suspension. A pair that holds
+    Python's lock stops this thread too: a timer outside of Python, which this thread puts off,
+    then ends the process.
 
     Args:
         pair_timeout_s: how long a pair may take; None for 20 times the median of those before it,
             and at least 120 s.
         end: what ends the process; tests give another one.
+        deaf: what ends it where this thread cannot, see :func:`end_when_deaf`.
     """
 
     def __init__(
-        self, pair_timeout_s: float | None = None, end: Callable[[int], object] = os._exit
+        self,
+        pair_timeout_s: float | None = None,
+        end: Callable[[int], object] = os._exit,
+        deaf: Callable[[float | None], object] = end_when_deaf,
     ) -> None:
         self._pair_timeout_s = pair_timeout_s
-        self._end = end
+        self._end, self._deaf = end, deaf
         self._tick_s = 1.0 if pair_timeout_s is None else min(1.0, pair_timeout_s / 10)
         self._seconds: deque[float] = deque(maxlen=_REMEMBERED)
         self._lock = threading.Lock()
@@ -53,12 +71,18 @@ class Watchdog:
         start = time.perf_counter()
         with self._lock:
             self._watched, self._waited_s = (pairs * self.limit_s, on_timeout), 0.0
+            self._put_off()
         try:
             yield
         finally:
             with self._lock:
                 self._watched = None
+                self._put_off()
             self._seconds.append((time.perf_counter() - start) / pairs)
+
+    def _put_off(self) -> None:
+        """Set the timer outside of Python again, or stop it; the lock is held."""
+        self._deaf(None if self._watched is None else max(self._watched[0], _DEAF_LEAST_S))
 
     def _watch(self) -> None:
         last = time.monotonic()
@@ -72,4 +96,6 @@ class Watchdog:
                     self._watched[1]()
                     self._end(EXIT_CODE)
                     self._watched = None
+                if self._watched is not None:
+                    self._put_off()
             last = now

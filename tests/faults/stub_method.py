@@ -21,9 +21,12 @@ from torch import Tensor
 from cohort.config.method import MethodConfig
 from cohort.data.geometry import Grid
 from cohort.data.store import CohortStore, Subject
+from cohort.engine import device_health, tile
+from cohort.errors import DeviceLostError
 from triton_reg import Displacement, Prompts, Result
 
 _SHAPE = (8, 9, 10)
+_broken: list[str] = []  # pairs after which this process has no card any more
 _MARK = 1000  # a subject's first voxel is this and its number, so that the method can tell them
 
 
@@ -74,6 +77,11 @@ def _act(name: str) -> None:
     elif poison == "hang":
         while True:
             pass
+    elif poison == "hold":
+        ctypes.PyDLL(None).pause()  # for ever, and with Python's lock
+    elif poison == "lost":
+        _broken.append(name)
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
     elif poison == "memory":
         raise MemoryError
     elif poison == "raise":
@@ -81,8 +89,16 @@ def _act(name: str) -> None:
 
 
 def install() -> None:
-    """Put the stub in the place of every method, in this process."""
+    """Put the stub in the place of every method, and of a card, in this process."""
     MethodConfig.build = lambda self, *, trust_code=False: Stub()  # pyright: ignore
+    real = device_health.check_device
+
+    def check_device(device: torch.device, pair: tuple[str, str], error: Exception) -> None:
+        if _broken:
+            raise DeviceLostError("E_DEVICE_LOST", "the GPU failed")
+        real(device, pair, error)
+
+    tile.check_device = check_device
 
 
 def stub_cohort(path: Path, subjects: int) -> CohortStore:

@@ -1,6 +1,7 @@
 """F17, F18: runs that are asked to stop, by a signal or a file, and workers that are suspended."""
 
 import os
+import random
 import signal
 import time
 from pathlib import Path
@@ -13,8 +14,10 @@ from fault_runs import assert_whole, ended, gone, parts, planned, start, wait_un
 from cohort.data.store import CohortStore
 from cohort.engine.cluster.local import closed_in_time
 from cohort.engine.events import read_events
+from cohort.engine.results import read_rows
 from cohort.engine.run import run
 from cohort.engine.stop import Stopped, request_stop, stop_path
+from cohort.engine.verify import verify
 
 pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("stub")]
 _SAID = "stopped; the same command goes on from here"
@@ -88,6 +91,34 @@ def test_a_suspended_worker_is_no_dead_one(
     code, err = ended(driver)
     assert code == 0, err
     assert_whole(run_dir, undisturbed)
+
+
+@pytest.mark.slow
+def test_a_pair_that_holds_pythons_lock_is_ended_from_outside_of_python(
+    twelve: CohortStore, tmp_path: Path
+) -> None:
+    run_dir = planned(tmp_path / "run", twelve)
+    code, err = ended(start(twelve, run_dir, "--pair-timeout", 1, poison={"00 03": "hold"}))
+    assert code == 1, err
+    rows = read_rows(run_dir)
+    assert len(rows) == 132
+    failed = rows.filter(pl.col("status") != "ok")
+    assert failed["status"].to_list() == ["E_CRASH"]
+    assert failed["fixed"].to_list() == ["sub-00"]
+
+
+def test_a_clock_that_jumps_by_days_changes_no_row(
+    twelve: CohortStore,
+    undisturbed: pl.DataFrame,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run_dir, source, clock = planned(tmp_path / "run", twelve), random.Random(0), time.time
+    days = (-400, -1, 0, 1, 400)
+    monkeypatch.setattr(time, "time", lambda: clock() + 86400 * source.choice(days))
+    run(run_dir, twelve)
+    assert_whole(run_dir, undisturbed)
+    assert not verify(run_dir).findings
 
 
 class NeverCloses:

@@ -1,5 +1,7 @@
 """What runs in a worker process: the workbench, opened once, and the tiles that come."""
 
+import logging
+import os
 from typing import Any
 
 from distributed import Worker, WorkerPlugin, get_worker
@@ -11,6 +13,10 @@ from cohort.engine.tiles import Tiles
 from cohort.engine.warm import warm
 from cohort.engine.watchdog import Watchdog
 from cohort.engine.workbench import Workbench
+from cohort.errors import DeviceLostError
+
+_LOG = logging.getLogger(__name__)
+LOST_EXIT_CODE = 87
 
 
 class WorkbenchPlugin(WorkerPlugin):
@@ -32,9 +38,13 @@ class WorkbenchPlugin(WorkerPlugin):
         warm(self.workbench)
 
     def run(self, tile_id: str, attempt: int) -> TileReport:
-        """Work on a tile."""
+        """Work on a tile; ends this process, for another to be started, if its card is lost."""
         tile, epoch = self.tiles.named(tile_id), self._opening.epoch
-        return run_tile(self.workbench, tile, attempt, epoch=epoch, watchdog=self.watchdog)
+        try:
+            return run_tile(self.workbench, tile, attempt, epoch=epoch, watchdog=self.watchdog)
+        except DeviceLostError as error:
+            _LOG.error("%s", error)
+            os._exit(LOST_EXIT_CODE)
 
     def transition(self, key: Any, start: str, finish: str, **more: Any) -> None:
         """Called by Dask when a tile's state changes; one that is next in line is read for."""
