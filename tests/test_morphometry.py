@@ -17,8 +17,9 @@ from small_run import QUICK, damage
 from cohort.config.atlas import AtlasSettings
 from cohort.data.geometry import Grid
 from cohort.data.store import CohortStore
+from cohort.engine.lock import only_driver
 from cohort.engine.workbench import Workbench
-from cohort.errors import StorageError, SubjectError, UsageError
+from cohort.errors import RunActiveError, StorageError, SubjectError, UsageError
 from cohort.studies.atlas.build import add_subjects, build_template
 from cohort.studies.atlas.one_pass import Build
 from cohort.studies.atlas.settings import load_settings
@@ -160,6 +161,35 @@ def test_another_design_makes_no_map_anew_and_another_width_does(out: Path, tmp_
     assert files(out)["logjacobian.nii.gz"] != before["logjacobian.nii.gz"]
     assert not (out / "morphometry" / "tstat-group.nii.gz").exists()
     assert facts["sigma_mm"] == pytest.approx(6 / 2.3548, abs=1e-3)
+
+
+def test_a_mask_of_ones_own_says_where_to_look(out: Path, tmp_path: Path) -> None:
+    everywhere = measure_volume_changes(out, PLAIN)["mask"]["voxels"]
+    image = nib.load(out / "tpl-template" / "tpl-template_T1w.nii.gz")
+    drawn = np.zeros(image.shape, dtype=np.uint8)
+    drawn[10:14, 10:15, 10:16] = 1
+    path = tmp_path / "drawn.nii.gz"
+    nib.save(nib.Nifti1Image(drawn, image.affine), path)
+    facts = measure_volume_changes(out, MorphometrySettings(fwhm_mm=4, mask=path))
+    assert facts["mask"]["voxels"] == drawn.sum() != everywhere
+    assert np.array_equal(values(out / "morphometry" / "mask.nii.gz") > 0, drawn > 0)
+    maps = values(out / "morphometry" / "logjacobian.nii.gz")
+    assert (maps[drawn == 0] == 0).all()
+    assert (maps[drawn > 0] != 0).any()
+
+
+def test_a_mask_of_another_grid_or_without_voxels_is_refused(out: Path, tmp_path: Path) -> None:
+    affine = nib.load(out / "tpl-template" / "tpl-template_T1w.nii.gz").affine
+    path = tmp_path / "drawn.nii.gz"
+    nib.save(nib.Nifti1Image(np.ones((4, 5, 6), dtype=np.uint8), affine), path)
+    with pytest.raises(SubjectError, match=r"E_MASK_SHAPE: .*4x5x6"):
+        measure_volume_changes(out, MorphometrySettings(mask=path))
+    assert not (out / "morphometry").exists()
+
+
+def test_two_at_once_are_refused(out: Path) -> None:
+    with only_driver(out), pytest.raises(RunActiveError, match=r"E_ACTIVE"):
+        measure_volume_changes(out, PLAIN)
 
 
 def test_subjects_that_are_added_later_have_maps_too(tmp_path: Path) -> None:

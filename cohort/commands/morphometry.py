@@ -36,6 +36,12 @@ def morphometry(
             " mean of all]"
         ),
     ] = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option(
+            help="NIfTI on the template's grid, where to look. [default: the template's foreground]"
+        ),
+    ] = None,
     store: StoreMoved = None,
     workers: Workers = None,
     json: Json = False,
@@ -46,7 +52,7 @@ def morphometry(
     into OUT/morphometry: one 4D file with mask and design for FSL's randomise and PALM, t maps, and
     the volume of every structure. The same command goes on where it was.
     """
-    settings = MorphometrySettings(affine=affine, fwhm_mm=smooth, design=design)
+    settings = MorphometrySettings(affine=affine, fwhm_mm=smooth, design=design, mask=mask)
     with terminal.progress_bar("measuring", quiet=json) as update:
         facts = measure_volume_changes(
             out,

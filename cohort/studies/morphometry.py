@@ -19,9 +19,11 @@ from typing import Any
 import numpy as np
 
 from cohort.data.layout import digest_of
+from cohort.data.nifti import Nifti
 from cohort.data.places import Where
 from cohort.data.processes import in_processes
 from cohort.data.storage import remove, storage_error, to_json, write_atomic
+from cohort.engine.lock import only_driver
 from cohort.engine.spec import RunSpec
 from cohort.errors import SubjectError, UsageError
 from cohort.studies.morphometry_design import intercept_alone, read_design
@@ -48,11 +50,13 @@ class MorphometrySettings:
         affine: whether B and ingest's alignment count, and with them the size of the head.
         fwhm_mm: full width at half maximum of the Gaussian; 0 for none.
         design: CSV file of the subjects' groups, ages and so on; None for the mean of all.
+        mask: NIfTI file on the template's grid, where to look; None for all of its foreground.
     """
 
     affine: bool = False
     fwhm_mm: float = 8.0
     design: Path | None = None
+    mask: Path | None = None
 
 
 def measure_volume_changes(
@@ -76,7 +80,8 @@ def measure_volume_changes(
     Raises:
         UsageError: ``E_MORPHOMETRY`` if there is no finished template, or the design does not fit.
         SubjectError: ``E_CHANGED`` if a subject is no longer what was registered, ``E_EMPTY`` if no
-            voxel was seen in enough subjects.
+            voxel was seen in enough subjects, and as :meth:`TemplateSpace.given_mask` does.
+        RunActiveError: ``E_ACTIVE`` if another process works on the template or is at this.
         StorageError, SchedulerError: the same call goes on from there.
     """
     if not settings.fwhm_mm >= 0:
@@ -90,17 +95,19 @@ def measure_volume_changes(
         )
     path = settings.design
     design = read_design(path, subjects) if path else intercept_alone(subjects)
+    mask = space.given_mask(settings.mask) if settings.mask else None
     folder = out / FOLDER
-    digest = _digest(space, settings)
-    facts = _facts_there(folder)
-    if facts.get("digest") != digest:
-        facts = _make_maps(folder, space, settings, digest, workers, store, progress)
-    facts |= write_design(folder, design, subjects, space.grid)
-    write_atomic(folder / FACTS, to_json(facts))  # last: it says that the others are there
+    digest = _digest(space, settings, mask)
+    with only_driver(out):
+        facts = _facts_there(folder)
+        if facts.get("digest") != digest:
+            facts = _make_maps(folder, space, settings, mask, digest, workers, store, progress)
+        facts |= write_design(folder, design, subjects, space.grid)
+        write_atomic(folder / FACTS, to_json(facts))  # last: it says that the others are there
     return facts
 
 
-def _digest(space: TemplateSpace, settings: MorphometrySettings) -> str:
+def _digest(space: TemplateSpace, settings: MorphometrySettings, mask: Nifti | None) -> str:
     """Of all that the maps depend on."""
     return digest_of({
         "schema": _SCHEMA,
@@ -109,6 +116,7 @@ def _digest(space: TemplateSpace, settings: MorphometrySettings) -> str:
         "subjects": list(space.subjects),
         "affine": settings.affine,
         "fwhm_mm": settings.fwhm_mm,
+        "mask": None if mask is None else mask.sha256,
     })  # fmt: skip
 
 
@@ -116,6 +124,7 @@ def _make_maps(
     folder: Path,
     space: TemplateSpace,
     settings: MorphometrySettings,
+    given: Nifti | None,
     digest: str,
     workers: int,
     store: Where | None,
@@ -124,10 +133,11 @@ def _make_maps(
     """Make every subject's map, and of them the files that hold them all; returns the facts."""
     work = folder / _WORK / digest
     _prepare(folder, work)
-    mask = space.mask(workers)
+    mask = space.mask(given, workers)
     if not mask.any():
         share = f"{SEEN:.0%}"
-        raise SubjectError("E_EMPTY", f"no voxel of the template was seen in {share} of subjects")
+        where = "template" if given is None else f"mask {given.path}"
+        raise SubjectError("E_EMPTY", f"no voxel of the {where} was seen in {share} of subjects")
     write_image(folder / MASK, mask.astype(np.uint8), space.grid, "where maps are smoothed")
     names = space.structures()
     jobs = [
@@ -163,7 +173,11 @@ def _make_maps(
         "template": space.published.sha256,
         "subjects": list(space.subjects),
         "failed": space.failed,
-        "mask": {"voxels": int(mask.sum()), "seen_in": SEEN},
+        "mask": {
+            "voxels": int(mask.sum()),
+            "seen_in": SEEN,
+            "sha256": None if given is None else given.sha256,
+        },
         "folded_voxels": folded,
         "structures": len(names),
         "version": __version__,

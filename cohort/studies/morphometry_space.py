@@ -13,6 +13,8 @@ from scipy.ndimage import binary_fill_holes
 
 from cohort.config.atlas import AtlasSettings
 from cohort.data.geometry import Grid
+from cohort.data.native import read_segmentation
+from cohort.data.nifti import Nifti, read_nifti
 from cohort.data.storage import storage_error
 from cohort.engine.results import read_rows
 from cohort.engine.spec import RunSpec
@@ -79,17 +81,28 @@ class TemplateSpace:
         """Of the template's files."""
         return self.published.grid
 
-    def mask(self, workers: int = 1) -> np.ndarray:
-        """bool ``[D, H, W]``: the template's foreground, where it was seen.
+    def mask(self, given: Nifti | None = None, workers: int = 1) -> np.ndarray:
+        """bool ``[D, H, W]``: the given mask, or the template's foreground, where it was seen.
 
-        That is brighter than the template's mean, with the holes inside, or has a label; and lies
-        inside the images, masks counted, of at least `SEEN` of the subjects.
+        Foreground is brighter than the template's mean, with the holes inside, or has a label. Seen
+        is what lies inside the images, masks counted, of at least `SEEN` of the subjects.
         """
+        if given is not None:
+            return (given.data > 0) & (self._seen(workers) >= SEEN)
         image = read_values(self.published.image)
         found = np.asarray(binary_fill_holes(image > image.mean()))
         if self.labels is not None:
             found |= read_values(self.labels) > 0
         return found & (self._seen(workers) >= SEEN)
+
+    def given_mask(self, path: Path) -> Nifti:
+        """A mask that somebody drew on the template.
+
+        Raises:
+            SubjectError: ``E_MASK_SHAPE`` on another grid than the template's, ``E_MASK_EMPTY``
+                without voxels, and what :func:`cohort.data.nifti.read_nifti` raises.
+        """
+        return read_segmentation(path, read_nifti(self.published.image), is_mask=True)
 
     def structures(self) -> dict[int, str]:
         """Label value -> name, from the table beside the labels."""
