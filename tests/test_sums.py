@@ -1,6 +1,7 @@
 """What a run adds up: the numbers, their bits, and what damage does."""
 
 import json
+import shutil
 from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
@@ -13,6 +14,7 @@ from small_run import QUICK
 
 from cohort.config.sums import SumSettings
 from cohort.data.store import CohortStore, Subject
+from cohort.engine import room
 from cohort.engine.adding import Adder, intensity_range
 from cohort.engine.atlas import Template
 from cohort.engine.choices import PlanSettings
@@ -23,7 +25,7 @@ from cohort.engine.scan import Scan
 from cohort.engine.sums import FOLDER, UNIT, Sums, read_labels, read_sums, write_sums
 from cohort.engine.team import PLAIN, Team
 from cohort.engine.verify import verify
-from cohort.errors import StorageError
+from cohort.errors import StorageError, UsageError
 from cohort.studies.atlas.reduction import total_of
 from triton_reg import Displacement
 
@@ -154,15 +156,19 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> CohortStore:
     return tiny_cohort(tmp_path_factory.mktemp("store") / "cohort.zarr", subjects=5)
 
 
-def _summed_run(
-    run_dir: Path, store: CohortStore, settings: PlanSettings, team: Team = PLAIN
-) -> Path:
+def _planned(run_dir: Path, store: CohortStore, settings: PlanSettings) -> Path:
     table = run_dir.with_suffix(".csv")
     table.write_bytes(as_table(("mean", one) for one in store.subject_ids))
     volume = np.mean([store.read(one).volume for one in store.subject_ids], axis=0)
     template = Template(Subject("mean", volume.astype(np.float32)), {"source": None})
     open_run(run_dir, store, replace(settings, pairs=str(table)), template)
-    run(run_dir, store, team=team)
+    return run_dir
+
+
+def _summed_run(
+    run_dir: Path, store: CohortStore, settings: PlanSettings, team: Team = PLAIN
+) -> Path:
+    run(_planned(run_dir, store, settings), store, team=team)
     return run_dir
 
 
@@ -220,3 +226,21 @@ def test_a_run_on_a_coarser_grid_has_its_sums_there(tmp_path: Path) -> None:
     run_dir = _summed_run(tmp_path / "run", store, replace(SUMMED, shrink=2, tile_size=3))
     assert total_of(run_dir).fields.shape[1:] == (16, 17, 18)
     assert not verify(run_dir).findings
+
+
+def test_sums_that_would_fill_the_disk_are_refused_before_they_are_planned(
+    tmp_path: Path, store: CohortStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = shutil.disk_usage(tmp_path)
+    run_dir = _planned(tmp_path / "run", store, replace(SUMMED, tile_size=1))
+    run(run_dir, store)
+    taken = [one.stat().st_size for one in (run_dir / FOLDER).rglob("*/c/**/*") if one.is_file()]
+    voxels = np.prod(store.grid.shape)
+    most = np.ceil(5 * 8 / 7) * (7 * 4 + 8) * voxels
+    assert sum(taken) < most
+    monkeypatch.setattr(room.shutil, "disk_usage", lambda _: free._replace(free=most))
+    said = r"E_SPACE: the template's sums would take about \d+\.\d MB, and \d+\.\d MB are free"
+    with pytest.raises(UsageError, match=said):
+        _planned(tmp_path / "other", store, replace(SUMMED, tile_size=1))
+    assert not (tmp_path / "other").exists()
+    _planned(tmp_path / "other", store, replace(SUMMED, tile_size=3))

@@ -1,5 +1,6 @@
-"""Whether what a run is to keep will fit where it goes, measured on one pair before it begins."""
+"""Whether what a run is to keep will fit where it goes: displacements, sums of a template."""
 
+import math
 import shutil
 import tempfile
 from collections.abc import Iterable
@@ -11,18 +12,20 @@ import torch
 from cohort.data.geometry import Grid
 from cohort.data.one_thread import one_thread
 from cohort.data.store import CohortStore
-from cohort.engine import displacements
 from cohort.engine.beside import parse_keep
 from cohort.engine.designs import PairSet
-from cohort.engine.displacements import packed
+from cohort.engine.displacements import keep, packed
 from cohort.engine.registered_pair import spacing_on
 from cohort.engine.spec import RunSpec
+from cohort.engine.sums import DETAIL, FIELDS
 from cohort.engine.tiles import Tiles
 from cohort.engine.workbench import Workbench
 from cohort.errors import SubjectError, UsageError
 
 _SHARE = 0.9  # of the free space
 _TRIED = 5
+# of sums, compressed: those of 2 to 24 brains take 3 bytes a value and 1 to 5 a voxel's histogram
+_VALUE_BYTES, _HISTOGRAM_BYTES = 4, 8
 
 
 def with_room(
@@ -32,16 +35,18 @@ def with_room(
     trust_code: bool,
     atlas: CohortStore | None = None,
 ) -> tuple[RunSpec, PairSet]:
-    """A plan with what the displacements that it keeps will take.
+    """A plan with what the displacements that it keeps will take, measured on one pair.
 
     Raises:
-        UsageError: ``E_SPACE`` if they would fill the disk, with both numbers.
+        UsageError: ``E_SPACE`` if they, or what is added up, would fill the disk, with all numbers.
     """
     spec, pairs = plan
+    tiles = Tiles.of(pairs, spec.subject_ids, spec.tile_size)
+    summed = _bytes_of_sums(spec, store.grid, len(tiles))
     if spec.keep_below is None:
+        check_room(run_dir, 0, summed)
         return plan
     method = spec.method.build(trust_code=trust_code)
-    tiles = Tiles.of(pairs, spec.subject_ids, spec.tile_size)
     first = (pair for tile in tiles for pair in tile.pairs)
     count = parse_keep(spec.keep_displacements)
     kept = spec.n_pairs if count is None else min(count, spec.n_pairs)
@@ -52,7 +57,7 @@ def with_room(
         if error.code != "E_DEVICE":  # the cards may be elsewhere
             raise
         needed = kept * _most_bytes(store.grid)
-    check_room(run_dir, needed)
+    check_room(run_dir, needed, summed)
     return spec.model_copy(update={"kept_bytes": needed}), pairs
 
 
@@ -69,7 +74,7 @@ def _bytes_of_one(workbench: Workbench, pairs: Iterable[tuple[str, str]]) -> int
         if found is None:
             continue
         with tempfile.TemporaryDirectory(prefix="cohort-") as folder:
-            displacements.keep(Path(folder), "one", {(fixed, moving): found})
+            keep(Path(folder), "one", {(fixed, moving): found})
             files = [path for path in Path(folder).rglob("*") if path.is_file()]
             return sum(path.stat().st_size for path in files)
     return _most_bytes(grid)
@@ -81,22 +86,45 @@ def _most_bytes(grid: Grid) -> int:
     return 3 * depth * height * width * 2
 
 
-def check_room(run_dir: Path, needed: int) -> None:
+def _bytes_of_sums(spec: RunSpec, grid: Grid, tiles: int) -> int:
+    """What a template's pass takes before its tiles are one: theirs, and sums of up to eight."""
+    if spec.sums is None:
+        return 0
+    values = len(FIELDS) + len(DETAIL) * spec.sums.detail
+    a_voxel = _VALUE_BYTES * values + (_HISTOGRAM_BYTES if spec.sums.bins else 0)
+    return math.ceil(tiles * 8 / 7) * a_voxel * math.prod(spec.coarser(grid).shape)
+
+
+def check_room(run_dir: Path, displacements: int, sums: int = 0) -> None:
     """Refuse a run that would fill its disk.
 
+    Args:
+        run_dir: where it goes.
+        displacements: bytes of those that are kept.
+        sums: bytes of what is added up.
+
     Raises:
-        UsageError: ``E_SPACE`` with both numbers.
+        UsageError: ``E_SPACE`` with all numbers.
     """
     folder = next(one for one in (run_dir, *run_dir.absolute().parents) if one.exists())
     free = shutil.disk_usage(folder).free
-    if needed > _SHARE * free:
-        raise UsageError(
-            "E_SPACE",
-            f"the displacements to keep would take about {size_text(needed)}, and"
-            f" {size_text(free)} are free at {folder}, of which a run may plan to fill"
-            f" {_SHARE:.0%}. Keep fewer, with --keep-displacements sample:K, or none: `cohort"
-            " export` registers any pair once more",
-        )
+    if displacements + sums <= _SHARE * free:
+        return
+    what = f"the displacements to keep would take about {size_text(displacements)}"
+    advice = (
+        "Keep fewer, with --keep-displacements sample:K, or none: `cohort export` registers any"
+        " pair once more"
+    )
+    if sums:
+        what = f"the template's sums would take about {size_text(sums)}"
+        if displacements:
+            what += f" and its subjects' displacements {size_text(displacements)}"
+        advice = "Choose another disk, or a store of larger voxels"
+    raise UsageError(
+        "E_SPACE",
+        f"{what}, and {size_text(free)} are free at {folder}, of which a run may plan to fill"
+        f" {_SHARE:.0%}. {advice}",
+    )
 
 
 def size_text(size_bytes: int) -> str:
