@@ -18,7 +18,7 @@ from triton_reg.training.augment import (
 from triton_reg.training.dio import DIOTraining
 from triton_reg.training.dio_settings import DIOTrainingSettings
 from triton_reg.training.dio_terms import Evidence, unlike
-from triton_reg.training.label_codes import LabelCodes
+from triton_reg.training.label_codes import LabelCodes, class_shares
 from triton_reg.training.recipe import DIORecipe
 from triton_reg.training.scans import Scans
 
@@ -157,15 +157,48 @@ def test_codes_tell_structures_apart_and_features_predict_them() -> None:
     assert not few.codes[0].any()
     assert few.weights[0] == 1
     assert (few.weights[1:] > 1).all()  # they are smaller than the background
-    whole = few.codes[classes[0, 0].long()].permute(3, 0, 1, 2)[None]
-    weights = few.weights[classes[0, 0].long()][None, None]
-    told = [
-        block_means(whole * weights, factor) / block_means(weights, factor)
-        for factor in SMALL.levels
-    ]
-    assert few(told, classes).item() < 1e-10
-    assert few([torch.zeros_like(one) for one in told], classes).item() == pytest.approx(1)
-    assert few([one.flip(2) for one in told], classes).item() > 0.01
+    told = [averaged_codes(few, classes, factor) for factor in SMALL.levels]
+    badly = [few(one, classes, generator()).item() for one in (
+        told, [torch.zeros_like(one) for one in told], [one.flip(2) for one in told]
+    )]  # fmt: skip
+    assert badly[0] < 0.6 < badly[1]
+    assert badly[0] < badly[2]
+
+
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def averaged_codes(codes: LabelCodes, classes: torch.Tensor, factor: int) -> torch.Tensor:
+    own = classes[0, 0].long()
+    weights = codes.weights[own][None, None]
+    whole = codes.codes[own].permute(3, 0, 1, 2)[None]
+    return block_means(whole * weights, factor) / block_means(weights, factor)
+
+
+def test_what_codes_cost_is_distance_entropy_and_overlap() -> None:
+    classes, one_level = scans(1).labels, replace(SMALL, levels=(1,))
+    codes = LabelCodes(one_level, classes, 0)
+    features = torch.randn(1, SMALL.channels, *SHAPE, generator=generator())
+    own, flat = classes.flatten().long(), features[0].flatten(1).T
+    weight, apart = codes.weights[own], flat[:, None] - codes.codes
+    told = torch.softmax(-4 * apart.square().sum(2), dim=1)
+    here = torch.nn.functional.one_hot(own, len(codes.codes)).float()
+    distance = (weight * (apart.square().sum(2) * here).sum(1)).sum() / weight[own > 0].sum()
+    entropy = -(weight * (told * here).sum(1).log()).sum() / weight.sum()
+    dice = (2 * (told * here).sum(0) + 1) / (told + here).sum(0).add(1)
+    expected = distance + entropy + 1 - dice[1:].mean()
+    found = codes([features], classes, generator())
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("factor", [1, 2, 4])
+def test_shares_of_classes_are_those_of_blocks_also_at_the_far_ends(factor: int) -> None:
+    classes = torch.randint(4, (5, 6, 7), generator=generator())
+    whole = torch.nn.functional.one_hot(classes, 4).permute(3, 0, 1, 2)[None].float()
+    expected = block_means(whole, factor)[0].flatten(1).T
+    some = torch.randperm(len(expected), generator=generator())[:6]
+    assert torch.allclose(class_shares(classes, factor, 4, some), expected[some])
 
 
 def test_nothing_is_registered_while_codes_are_learned(monkeypatch) -> None:

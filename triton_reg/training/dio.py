@@ -141,10 +141,11 @@ class DIOTraining:
                 changed(one, given, generator, self.settings.elastic)
                 for one, given in zip((target, source), matrices, strict=True)
             ]
-            return self._code_loss(pair, [self._features(one, generator) for one in pair])
+            features = [self._features(one, generator) for one in pair]
+            return self._code_loss(pair, features, generator)
         target = changed(target, matrix, generator)
         pair = [self._features(one, generator) for one in (target, source)]
-        said = self._code_loss([target, source], pair)
+        said = self._code_loss([target, source], pair, generator)
         shape = grid_shape(target.volume)
         fixed_side, moving_side = (Sides(one, [], shape) for one in pair)
         solver = Solver(self.method, fixed_side, moving_side, None)
@@ -162,12 +163,18 @@ class DIOTraining:
         """Whether nothing is registered yet."""
         return self.codes is not None and self.done < self.settings.warm_up * self.settings.steps
 
-    def _code_loss(self, examples: Sequence[Example], features: Sequence[list[Tensor]]) -> Tensor:
-        """How far the features are from their structures' codes, weighted; 0 without codes."""
+    def _code_loss(
+        self,
+        examples: Sequence[Example],
+        features: Sequence[list[Tensor]],
+        generator: torch.Generator,
+    ) -> Tensor:
+        """How badly the features tell their structures, weighted; 0 without codes."""
         if self.codes is None:
             return features[0][0].new_zeros(())
         losses = [
-            self.codes(levels, one.classes) for levels, one in zip(features, examples, strict=True)
+            self.codes(levels, one.classes, generator)
+            for levels, one in zip(features, examples, strict=True)
         ]
         return self.settings.codes * torch.stack(losses).mean()
 

@@ -33,7 +33,7 @@ class DIOTrainingSettings:
         dice: weight of ``1 - soft Dice`` of the warped labels.
         image: weight of the difference of fixed and warped volume.
         image_loss: that difference: ``"mse"`` or ``"lncc"``.
-        codes: weight of the distance between features and the codes of their structures, see
+        codes: weight of how badly features tell their structures, each of which has a code, see
             :class:`triton_reg.training.label_codes.LabelCodes`. It says at every voxel what the
             features should tell apart, where the optimum has but one gradient a pair.
         warm_up: share of the steps at the start in which only that is descended on, and nothing is
