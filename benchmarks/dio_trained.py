@@ -58,7 +58,7 @@ SPACING_MM, TOLERANCE_MM = (1.0, 1.0, 1.0), 1.0
 DESCENT = TRAINED_THROUGH.descent
 # the codes of the structures alone: descending on the optimum as well lost what they had gained
 SETTINGS = DIOTrainingSettings(
-    steps=2400, learning_rate=2e-3, codes=1.0, warm_up=1.0, elastic=2.0, augmentation=0.05,
+    steps=3600, learning_rate=2e-3, codes=1.0, warm_up=1.0, elastic=2.0, augmentation=0.05,
     contrast=0.25, seed=SEED,
 )  # fmt: skip
 NETWORKS = (

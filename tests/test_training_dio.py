@@ -7,6 +7,7 @@ import torch
 from helpers import smooth_volume
 
 from triton_reg import DIO, Architecture
+from triton_reg.features.coded import CodedFeatures
 from triton_reg.methods.level_grids import LevelGrid, block_means
 from triton_reg.training.augment import (
     random_affine,
@@ -18,9 +19,9 @@ from triton_reg.training.augment import (
 from triton_reg.training.dio import DIOTraining
 from triton_reg.training.dio_settings import DIOTrainingSettings
 from triton_reg.training.dio_terms import Evidence, unlike
-from triton_reg.training.label_codes import LabelCodes, class_shares
 from triton_reg.training.recipe import DIORecipe
 from triton_reg.training.scans import Scans
+from triton_reg.training.structure_loss import StructureLoss, class_shares
 
 SHAPE = (16, 18, 20)
 SMALL = Architecture(kind="unet_encoder", width=4, channels=4)
@@ -149,47 +150,41 @@ def test_contrast_changes_but_not_the_range() -> None:
     assert torch.corrcoef(torch.stack([changed.flatten(), volume.flatten()]))[0, 1] > 0.8
 
 
-def test_codes_tell_structures_apart_and_features_predict_them() -> None:
-    classes = scans(1).labels
-    few, many = LabelCodes(SMALL, classes, 0), LabelCodes(replace(SMALL, channels=2), classes, 0)
-    assert torch.equal(few.codes[1:], torch.eye(SMALL.channels)[: classes.max()])
-    assert torch.allclose(many.codes[1:].norm(dim=1), torch.ones(int(classes.max())))
-    assert not few.codes[0].any()
-    assert few.weights[0] == 1
-    assert (few.weights[1:] > 1).all()  # they are smaller than the background
-    told = [averaged_codes(few, classes, factor) for factor in SMALL.levels]
-    badly = [few(one, classes, generator()).item() for one in (
-        told, [torch.zeros_like(one) for one in told], [one.flip(2) for one in told]
-    )]  # fmt: skip
-    assert badly[0] < 0.6 < badly[1]
-    assert badly[0] < badly[2]
-
-
 def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
-def averaged_codes(codes: LabelCodes, classes: torch.Tensor, factor: int) -> torch.Tensor:
-    own = classes[0, 0].long()
-    weights = codes.weights[own][None, None]
-    whole = codes.codes[own].permute(3, 0, 1, 2)[None]
-    return block_means(whole * weights, factor) / block_means(weights, factor)
-
-
-def test_what_codes_cost_is_distance_entropy_and_overlap() -> None:
-    classes, one_level = scans(1).labels, replace(SMALL, levels=(1,))
-    codes = LabelCodes(one_level, classes, 0)
-    features = torch.randn(1, SMALL.channels, *SHAPE, generator=generator())
-    own, flat = classes.flatten().long(), features[0].flatten(1).T
-    weight, apart = codes.weights[own], flat[:, None] - codes.codes
-    told = torch.softmax(-4 * apart.square().sum(2), dim=1)
-    here = torch.nn.functional.one_hot(own, len(codes.codes)).float()
-    distance = (weight * (apart.square().sum(2) * here).sum(1)).sum() / weight[own > 0].sum()
+def test_telling_structures_costs_entropy_and_overlap() -> None:
+    classes = scans(1).labels
+    network = replace(SMALL, levels=(1,), structures=int(classes.max())).build()
+    assert isinstance(network, CodedFeatures)
+    raw = torch.randn(1, SMALL.channels, *SHAPE, generator=generator())
+    loss = StructureLoss((1,), classes)
+    assert loss.weights[0] == 1
+    assert (loss.weights[1:] > 1).all()  # they are smaller than the background
+    own, codes = classes.flatten().long(), torch.cat([torch.zeros(1, 4), network.codes.detach()])
+    apart = raw[0].flatten(1).T[:, None] - codes
+    told = torch.softmax(-apart.square().sum(2), dim=1)
+    here = torch.nn.functional.one_hot(own, len(codes)).float()
+    weight = loss.weights[own]
     entropy = -(weight * (told * here).sum(1).log()).sum() / weight.sum()
     dice = (2 * (told * here).sum(0) + 1) / (told + here).sum(0).add(1)
-    expected = distance + entropy + 1 - dice[1:].mean()
-    found = codes([features], classes, generator())
-    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+    found = loss(network, [raw], classes, generator())
+    assert found.item() == pytest.approx((entropy + 1 - dice[1:].mean()).item(), rel=1e-5)
+
+
+def test_what_tells_the_structures_costs_less_at_every_level() -> None:
+    classes = scans(1).labels
+    network = replace(SMALL, structures=int(classes.max())).build()
+    assert isinstance(network, CodedFeatures)
+    codes = torch.cat([torch.zeros(1, SMALL.channels), network.codes.detach()])
+    whole = codes[classes[0, 0].long()].permute(3, 0, 1, 2)[None]
+    told = [block_means(whole, factor) for factor in SMALL.levels]
+    loss = StructureLoss(SMALL.levels, classes)
+    costs = [loss(network, levels, classes, generator()).item() for levels in (
+        told, [0 * one for one in told], [one.flip(2) for one in told]
+    )]  # fmt: skip
+    assert costs[0] < 0.8 * min(costs[1:])
 
 
 @pytest.mark.parametrize("factor", [1, 2, 4])

@@ -3,6 +3,7 @@
 import faulthandler
 import os
 import statistics
+import sys
 import threading
 import time
 from collections import deque
@@ -19,12 +20,12 @@ _DEAF_LEAST_S = 10.0  # a process that is suspended for less is not taken for on
 def end_when_deaf(within_s: float | None) -> None:
     """End this process unless this is called again in time; None ends nothing any more.
 
-    The timer lives outside of Python, and thus also runs where something holds Python's lock.
+    The timer lives outside of Python, and thus also runs where something holds Python's lock. It
+    says on stderr where the process was stuck.
     """
-    if within_s is None:
-        faulthandler.cancel_dump_traceback_later()
-    else:
-        faulthandler.dump_traceback_later(within_s, exit=True)
+    faulthandler.cancel_dump_traceback_later()
+    if within_s is not None and sys.__stderr__ is not None:
+        faulthandler.dump_traceback_later(within_s, exit=True, file=sys.__stderr__)
 
 
 class Watchdog:

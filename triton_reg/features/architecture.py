@@ -6,6 +6,7 @@ from typing import Literal, get_args
 
 from torch import nn
 
+from triton_reg.features.coded import CodedFeatures
 from triton_reg.features.lku import LKU, LKUEncoder
 from triton_reg.features.lku_mini import LKUMini
 from triton_reg.features.unet_levels import UNet, UNetEncoder
@@ -31,12 +32,15 @@ class Architecture:
         channels: of the features.
         width: feature maps at full resolution; the published numbers are 16, and 8 for
             ``"lku_mini"``.
+        structures: so many have a code, of which the features are means, see
+            :class:`triton_reg.features.coded.CodedFeatures`; 0 for features of any kind.
     """
 
     kind: Kind
     levels: tuple[int, ...] = (4, 2, 1)
     channels: int = 16
     width: int = 16
+    structures: int = 0
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
@@ -54,6 +58,8 @@ class Architecture:
                 f"Architecture: needs channels of at least 1 and a width of at least 2, got "
                 f"{self.channels} and {self.width}"
             )
+        if self.structures < 0:
+            raise ValueError(f"Architecture: structures must be 0 or more, got {self.structures}")
 
     @property
     def unit(self) -> int:
@@ -66,6 +72,12 @@ class Architecture:
         It turns ``[N, 1, D, H, W]`` (12 channels for ``"lku_mini"``), with sizes divisible by
         :attr:`unit`, into one ``[N, channels, D / level, H / level, W / level]`` a level.
         """
+        network = self._build_raw(seed)
+        if not self.structures:
+            return network
+        return CodedFeatures(network, self.channels, self.structures, seed)
+
+    def _build_raw(self, seed: int) -> nn.Module:
         levels, channels, width = self.levels, self.channels, self.width
         match self.kind:
             case "unet":

@@ -8,23 +8,20 @@ import torch
 from torch import Tensor, nn
 
 from triton_reg.features.architecture import Architecture
+from triton_reg.features.coded import CodedFeatures
 from triton_reg.features.intensity import windowed
 from triton_reg.features.learned import LearnedFeatures, masked_levels, network_inputs
 from triton_reg.methods.dio import DIO
 from triton_reg.methods.dio_solver import Sides, Solver
 from triton_reg.ops.resize import grid_shape
-from triton_reg.training.augment import (
-    random_affine,
-    random_contrast,
-    transformed_points,
-)
+from triton_reg.training.augment import random_affine, random_contrast, transformed_points
 from triton_reg.training.dio_examples import Example, changed, structure_masks
 from triton_reg.training.dio_levels import check_trainable, solved_level
 from triton_reg.training.dio_settings import DIOTrainingSettings, check_precision
 from triton_reg.training.dio_terms import Evidence, unlike
-from triton_reg.training.label_codes import LabelCodes
 from triton_reg.training.parallel import add_over_processes, check_shares, own_share
 from triton_reg.training.scans import Scans
+from triton_reg.training.structure_loss import StructureLoss
 from triton_reg.weights import Weights
 
 
@@ -75,13 +72,17 @@ class DIOTraining:
         device = scans.volumes.device.type
         check_precision(settings, architecture, grid_shape(scans.volumes), device)
         check_shares(settings.pairs)
-        self.settings, self.architecture, self.scans = settings, architecture, scans
+        self.settings, self.scans = settings, scans
         self.method = replace(method, levels=architecture.levels, loss=method.loss or "mse")
         # class numbers, so that one channel a class is one comparison
         self.classes = torch.bucketize(scans.labels, structures, right=True)
+        self.telling = None
+        if settings.codes and len(structures):
+            self.telling = StructureLoss(architecture.levels, self.classes)
+            architecture = replace(architecture, structures=len(structures))
+        self.architecture = architecture
         self.network = architecture.build(settings.seed).to(scans.volumes.device)
-        told_codes = settings.codes and len(structures)
-        self.codes = LabelCodes(architecture, self.classes, settings.seed) if told_codes else None
+        self.coded = self.network if isinstance(self.network, CodedFeatures) else None
         self.optimiser = torch.optim.AdamW(
             self.parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
@@ -137,15 +138,18 @@ class DIOTraining:
         target, source = self._example(fixed), self._example(moving)
         if self.is_warming_up:
             matrices = matrix, random_affine(generator, self.settings.augmentation)
-            pair = [
+            target, source = (
                 changed(one, given, generator, self.settings.elastic)
                 for one, given in zip((target, source), matrices, strict=True)
-            ]
-            features = [self._features(one, generator) for one in pair]
-            return self._code_loss(pair, features, generator)
+            )
+            raw = [self._raw(one, generator) for one in (target, source)]
+            return self._telling_loss((target, source), raw, generator)
         target = changed(target, matrix, generator)
-        pair = [self._features(one, generator) for one in (target, source)]
-        said = self._code_loss([target, source], pair, generator)
+        raw = [self._raw(one, generator) for one in (target, source)]
+        said = self._telling_loss((target, source), raw, generator)
+        pair = [
+            self._features(levels, one) for levels, one in zip(raw, (target, source), strict=True)
+        ]
         shape = grid_shape(target.volume)
         fixed_side, moving_side = (Sides(one, [], shape) for one in pair)
         solver = Solver(self.method, fixed_side, moving_side, None)
@@ -161,20 +165,20 @@ class DIOTraining:
     @property
     def is_warming_up(self) -> bool:
         """Whether nothing is registered yet."""
-        return self.codes is not None and self.done < self.settings.warm_up * self.settings.steps
+        return self.telling is not None and self.done < self.settings.warm_up * self.settings.steps
 
-    def _code_loss(
+    def _telling_loss(
         self,
         examples: Sequence[Example],
-        features: Sequence[list[Tensor]],
+        raw: Sequence[list[Tensor]],
         generator: torch.Generator,
     ) -> Tensor:
-        """How badly the features tell their structures, weighted; 0 without codes."""
-        if self.codes is None:
-            return features[0][0].new_zeros(())
+        """How badly features tell their structures, weighted; 0 where nobody asks."""
+        if self.telling is None or self.coded is None:
+            return raw[0][0].new_zeros(())
         losses = [
-            self.codes(levels, one.classes, generator)
-            for levels, one in zip(features, examples, strict=True)
+            self.telling(self.coded, levels, one.classes, generator)
+            for levels, one in zip(raw, examples, strict=True)
         ]
         return self.settings.codes * torch.stack(losses).mean()
 
@@ -224,15 +228,20 @@ class DIOTraining:
     def _example(self, row: int) -> Example:
         return Example(self.scans.volumes[[row]], self.classes[[row]], self.scans.masks[[row]])
 
-    def _features(self, example: Example, generator: torch.Generator) -> list[Tensor]:
-        """Features of every level, with gradients."""
+    def _raw(self, example: Example, generator: torch.Generator) -> list[Tensor]:
+        """What the network makes of a volume, before codes, with gradients."""
         volume = example.volume
         if self.settings.contrast:
             volume = random_contrast(volume, generator, self.settings.contrast)
         inputs = network_inputs(self.architecture, volume, example.mask, self.settings.window)
+        network = self.network if self.coded is None else self.coded.network
         is_half = self.settings.precision == "bfloat16"
         with torch.autocast(volume.device.type, torch.bfloat16, enabled=is_half):
-            levels = self.network(inputs)
+            return network(inputs)
+
+    def _features(self, raw: list[Tensor], example: Example) -> list[Tensor]:
+        """Features of every level, with gradients."""
+        levels = raw if self.coded is None else self.coded.coded(raw)
         return masked_levels(self.architecture, levels, example.mask)
 
     def _masks(

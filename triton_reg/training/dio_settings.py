@@ -33,9 +33,9 @@ class DIOTrainingSettings:
         dice: weight of ``1 - soft Dice`` of the warped labels.
         image: weight of the difference of fixed and warped volume.
         image_loss: that difference: ``"mse"`` or ``"lncc"``.
-        codes: weight of how badly features tell their structures, each of which has a code, see
-            :class:`triton_reg.training.label_codes.LabelCodes`. It says at every voxel what the
-            features should tell apart, where the optimum has but one gradient a pair.
+        codes: weight of how badly features tell their structures, each of which then has a code,
+            see :class:`triton_reg.features.coded.CodedFeatures`. It says at every voxel what they
+            should tell apart, where the optimum has but one gradient a pair.
         warm_up: share of the steps at the start in which only that is descended on, and nothing is
             registered.
         elastic: standard deviation, in voxels, of smooth random deformations in those steps.
