@@ -263,3 +263,14 @@ def test_the_report_shows_the_features_of_each_level(tmp_path: Path) -> None:
         assert all(one.max() == 255 for one in images.features.values())
         shown = [view.name for view in pair_views(images)]
         assert shown[-len(expected) :] == expected if expected else shown[-1] == "grid"
+
+
+def test_codes_need_labels_and_the_card_says_whose_they_are() -> None:
+    told, blind = (
+        training_config("dio", None, ["dice=0", f"codes={one}"], (1.0, 1.0, 1.0)).recipe
+        for one in (1, 0)
+    )
+    assert told.needs_labels
+    assert not blind.needs_labels
+    assert told.facts()["method"]["network"]["structures"] == "those of the labels"
+    assert blind.facts()["method"]["network"]["structures"] == 0

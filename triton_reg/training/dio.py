@@ -17,7 +17,7 @@ from triton_reg.ops.resize import grid_shape
 from triton_reg.training.augment import random_affine, random_contrast, transformed_points
 from triton_reg.training.dio_examples import Example, changed, structure_masks
 from triton_reg.training.dio_levels import check_trainable, solved_level
-from triton_reg.training.dio_settings import DIOTrainingSettings, check_precision
+from triton_reg.training.dio_settings import DIOTrainingSettings, check_precision, check_told
 from triton_reg.training.dio_terms import Evidence, unlike
 from triton_reg.training.parallel import add_over_processes, check_shares, own_share
 from triton_reg.training.scans import Scans
@@ -62,12 +62,7 @@ class DIOTraining:
         if len(scans.volumes) < 2:
             raise ValueError(f"DIOTraining: needs at least two scans, got {len(scans.volumes)}")
         structures = scans.structures
-        told = settings.dice and len(structures), settings.keypoints and scans.keypoints.shape[1]
-        if not settings.image and not any(told):
-            raise ValueError(
-                "DIOTraining: needs a weight for the image loss, labels and one for Dice, or"
-                " keypoints and one for them"
-            )
+        check_told(settings, len(structures), scans.keypoints.shape[1])
         check_trainable(method, settings)
         device = scans.volumes.device.type
         check_precision(settings, architecture, grid_shape(scans.volumes), device)

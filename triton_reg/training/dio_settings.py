@@ -75,6 +75,16 @@ class DIOTrainingSettings:
     window: Window = (1.0, 99.0)
 
 
+def check_told(settings: DIOTrainingSettings, structures: int, keypoints: int) -> None:
+    """Raise ``ValueError`` if there is nothing to descend on."""
+    labelled, pointed = (settings.dice or settings.codes) and structures, settings.keypoints
+    if not (settings.image or labelled or (pointed and keypoints)):
+        raise ValueError(
+            "DIOTraining: needs a weight for the image loss, labels and one for Dice or codes, or"
+            " keypoints and one for them"
+        )
+
+
 def check_precision(
     settings: DIOTrainingSettings, architecture: Architecture, shape: Shape, device: str
 ) -> None:

@@ -156,7 +156,7 @@ class DIORecipe:
     @property
     def needs_labels(self) -> bool:
         """Unless volumes alone are looked at."""
-        return self.settings.dice > 0
+        return self.settings.dice > 0 or self.settings.codes > 0
 
     def start(self, scans: Scans) -> DIOTraining:
         """A training that has not begun."""
@@ -164,14 +164,16 @@ class DIORecipe:
 
     def facts(self) -> dict[str, Any]:
         """The network, the optimiser that it is trained through, and the settings."""
-        method = self.method
+        method, network = self.method, asdict(self.architecture)
+        if self.settings.codes:
+            network["structures"] = "those of the labels"
         return {
             "method": {
                 "name": self.name,
                 "transform": method.transform,
                 "iterations": list(method.iterations),
                 "descent": asdict(method.descent),
-                "network": asdict(self.architecture),
+                "network": network,
             },
             "settings": asdict(self.settings),
         }
