@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cohort.engine.breadcrumbs import Breadcrumbs, Pair, blame_of, crumbs_path, times_begun
+from cohort.engine.breadcrumbs import Breadcrumbs, Pair, blame_of, crumbs_path, history_of
 from cohort.errors import StorageError
 
 A, B, C = ("a", "b"), ("a", "c"), ("b", "c")
@@ -73,8 +73,8 @@ def test_crumbs_come_back_from_the_file(tmp_path: Path) -> None:
         file.write('{"epoch": 7, "by": "x", "wh')  # a torn line
     crumbs = Breadcrumbs(tmp_path, "t", epoch=7)
     assert crumbs.blame.deaths == {A: 3}
-    assert times_begun(tmp_path, 7, "t") == 4
-    assert times_begun(tmp_path, 8, "t") == times_begun(tmp_path, 7, "other") == 0
+    assert history_of(tmp_path, 7, "t").begun == 4
+    assert history_of(tmp_path, 8, "t").begun == history_of(tmp_path, 7, "other").begun == 0
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,25 @@ def test_a_tile_that_always_kills_ends_the_run() -> None:
         list(drive(tiles, Deadly(1, 0)))
 
 
+def test_a_tile_with_many_pairs_that_kill_goes_on_as_long_as_they_are_found() -> None:
+    class Deadly(Players):
+        left = 3 * (ATTEMPTS - 2)
+
+        def wait(self) -> Sequence[Ended[int]]:
+            position = self.lines["w0"].popleft()
+            if position != 3 or not self.left:
+                return [Ended("w0", position, position)]
+            self.left -= 1
+            settled = 3 - self.left // (ATTEMPTS - 2) - 1
+            return [Ended("w0", position, None, died=True, settled=settled)]
+
+    tiles = tiles_of(9)
+    assert sorted(drive(tiles, Deadly(1, 0))) == list(range(len(tiles)))
+    Deadly.left = 100
+    with pytest.raises(SchedulerError, match="E_WORKER"):
+        list(drive(tiles, Deadly(1, 0)))
+
+
 def test_a_stopped_run_gives_out_nothing_more() -> None:
     tiles, crew, done = tiles_of(12), Players(2, 1), []
     crew.deaths = 5

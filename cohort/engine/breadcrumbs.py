@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cohort.data.storage import storage_error
 from cohort.errors import DeviceLostError
@@ -20,7 +20,8 @@ Pair = tuple[str, str]
 FOLDER = "crumbs"
 _DEATHS = 3  # after so many a pair is not tried again
 _CRASH = (
-    "its worker process died while it was at work on this pair, three times;"
+    "its worker process died while it was at work on this pair, three times, see its stderr;"
+    " --pair-timeout SECONDS gives longer to one that holds Python's lock,"
     " `cohort register --retry-failed` tries it again"
 )
 _TIMEOUT = (
@@ -114,13 +115,31 @@ def crumbs_path(run_dir: Path, tile_id: str) -> Path:
     return run_dir / FOLDER / f"{tile_id}.jsonl"
 
 
-def times_begun(run_dir: Path, epoch: int, tile_id: str) -> int:
-    """How many processes have been at work on a tile for this driver."""
+class History(NamedTuple):
+    """What crumbs say of a tile that a driver gave out.
+
+    Attributes:
+        begun: how many processes have been at work on it for this driver.
+        settled: pairs that are not tried again, as they are to blame.
+    """
+
+    begun: int = 0
+    settled: int = 0
+
+
+def history_of(run_dir: Path, epoch: int, tile_id: str) -> History:
+    """The history of a tile whose last process is dead, for this driver."""
     try:
         content = crumbs_path(run_dir, tile_id).read_bytes()
     except OSError:  # a tile that nobody began; whoever does will meet any other fault
-        return 0
-    return len({record["by"] for record in _records(content) if record["epoch"] == epoch})
+        return History()
+    records = list(_records(content))
+    blame = blame_of(records, epoch)
+    tried = {*blame.deaths, *blame.timed_out}
+    return History(
+        len({record["by"] for record in records if record["epoch"] == epoch}),
+        sum(blame.verdict(pair) is not None for pair in tried),
+    )
 
 
 def sweep_crumbs(run_dir: Path, tile_ids: Iterable[str]) -> None:

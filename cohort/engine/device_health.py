@@ -1,11 +1,13 @@
 """A card that fails under a pair: whether this process can still use it afterwards."""
 
+from collections.abc import Sequence
+
 import torch
 
 from cohort.errors import DeviceLostError
 
 
-def check_device(device: torch.device, pair: tuple[str, str], error: Exception) -> None:
+def check_device(device: torch.device, pairs: Sequence[tuple[str, str]], error: Exception) -> None:
     """Go on after an error if the device still works.
 
     After a kernel that wrote out of bounds, say, CUDA refuses all that the process asks for, and
@@ -13,7 +15,7 @@ def check_device(device: torch.device, pair: tuple[str, str], error: Exception) 
 
     Args:
         device: that was at work.
-        pair: fixed and moving subject of it.
+        pairs: fixed and moving subjects of those that it was at work on.
         error: what was raised.
 
     Raises:
@@ -24,9 +26,11 @@ def check_device(device: torch.device, pair: tuple[str, str], error: Exception) 
     try:
         torch.cuda.synchronize(device)
     except RuntimeError:
-        fixed, moving = pair
+        fixed, moving = pairs[0]
+        others = f" or one of {len(pairs) - 1} others" if len(pairs) > 1 else ""
         raise DeviceLostError(
             "E_DEVICE_LOST",
-            f"the GPU failed at {moving} -> {fixed}, and this process can use it no more ({error});"
-            " the same command goes on from here, with --gpus also past a pair that always does so",
+            f"the GPU failed at {moving} -> {fixed}{others}, and this process can use it no more"
+            f" ({error}); the same command goes on from here, with --gpus also past a pair that"
+            " always does so",
         ) from error

@@ -16,8 +16,9 @@ from cohort.engine.tiles import Tiles
 from cohort.errors import SchedulerError
 
 IN_FLIGHT = 2  # tiles a worker: one at work, one at hand
-ATTEMPTS = 8  # of a tile whose worker died; each finds out more about the pair that is to blame
-_ATTEMPTS_IN_ALL = 4 * ATTEMPTS  # with those in which it was only in line behind another
+ATTEMPTS = 8  # of a tile whose worker died, until a pair of it is known to be to blame
+_DEATHS_IN_ALL = 4 * ATTEMPTS  # where one pair after the other is: then something else is broken
+_ATTEMPTS_IN_ALL = 4 * _DEATHS_IN_ALL  # with those in which it was only in line behind another
 Report = TypeVar("Report")
 Report_co = TypeVar("Report_co", covariant=True)
 
@@ -31,12 +32,14 @@ class Ended(Generic[Report_co]):
         position: of the tile.
         report: what came back; None if it did not come to its end.
         died: whether the worker died over it; else it had it only in line, or was stopped.
+        settled: pairs of it that are not tried again, as workers died over them.
     """
 
     worker: str
     position: int
     report: Report_co | None
     died: bool = False
+    settled: int = 0
 
 
 class Crew(Protocol[Report_co]):
@@ -143,7 +146,8 @@ def drive(
     and this ends with those that are at work.
 
     Raises:
-        SchedulerError: ``E_WORKER`` if workers died eight times over one tile.
+        SchedulerError: ``E_WORKER`` if workers died eight times over one tile and no further pair
+            of it was found to be to blame, or 32 times.
     """
     dispatch, fates = Dispatch(tiles.counts), _Fates(tiles)
     dispatch.share_out(crew.names())
@@ -169,7 +173,7 @@ def drive(
             if ended.worker in held:
                 held[ended.worker] -= 1
             if ended.report is None:
-                fates.note(ended.position, died=ended.died)
+                fates.note(ended)
                 dispatch.again(ended.position)
             else:
                 fates.forget(ended.position)
@@ -182,7 +186,7 @@ class _Fates:
     def __init__(self, tiles: Tiles) -> None:
         self._tiles = tiles
         self._begun: dict[int, int] = {}
-        self._deaths: dict[int, int] = {}
+        self._deaths: dict[int, list[int]] = {}  # at work, and how many pairs were settled by then
 
     def begin(self, position: int) -> int:
         """Note an attempt; returns its number."""
@@ -194,13 +198,16 @@ class _Fates:
         del self._begun[position]
         self._deaths.pop(position, None)
 
-    def note(self, position: int, *, died: bool) -> None:
+    def note(self, ended: Ended[Report]) -> None:
         """Note an attempt that did not come to its end; raises ``SchedulerError`` at the last."""
-        self._deaths[position] = self._deaths.get(position, 0) + died
-        if self._deaths[position] >= ATTEMPTS:
-            raise _endless(self._tiles, position, ATTEMPTS)
-        if self._begun[position] >= _ATTEMPTS_IN_ALL:
-            raise _endless(self._tiles, position, _ATTEMPTS_IN_ALL)
+        position = ended.position
+        deaths = self._deaths.setdefault(position, [])
+        if ended.died:
+            deaths.append(ended.settled)
+        in_vain = deaths.count(ended.settled)  # since a pair was last found to be to blame
+        too_often = in_vain >= ATTEMPTS or len(deaths) >= _DEATHS_IN_ALL
+        if too_often or self._begun[position] >= _ATTEMPTS_IN_ALL:
+            raise _endless(self._tiles, position, len(deaths) or self._begun[position])
 
 
 def _with_room(present: Sequence[str], held: Mapping[str, int]) -> list[str]:

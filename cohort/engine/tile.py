@@ -182,7 +182,7 @@ def _rows(workbench: Workbench, kept: Beside, pairs: Sequence[Pair]) -> list[Row
             raise
         if isinstance(error, OSError) and is_storage_fault(error):
             raise storage_error(error.filename or workbench.store.address, error) from error
-        check_device(workbench.device, pairs[0], error)
+        check_device(workbench.device, pairs, error)
         if len(pairs) > 1:
             _LOG.info("a batch of %d pairs failed; each alone", len(pairs), exc_info=True)
         elif isinstance(error, SubjectError):

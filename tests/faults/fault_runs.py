@@ -108,7 +108,9 @@ def strike(
     source: random.Random,
 ) -> None:
     """Kill whoever is next, and take that strike from the list, until a driver has ended."""
+    deadline = time.monotonic() + PATIENCE_S
     while strikes and driver.poll() is None:
+        assert time.monotonic() < deadline, f"not struck within {PATIENCE_S} s: {strikes}"
         time.sleep(0.02)
         enough, victim = strikes[-1]
         if len(parts(run_dir)) < enough or not workers_of(driver):

@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from cohort.config.method import MethodConfig
 from cohort.data.geometry import Grid
 from cohort.data.store import CohortStore, Subject
 from cohort.engine import device_health, tile
+from cohort.engine.breadcrumbs import Pair
 from cohort.errors import DeviceLostError
 from triton_reg import Displacement, Prompts, Result
 
@@ -93,10 +95,10 @@ def install() -> None:
     MethodConfig.build = lambda self, *, trust_code=False: Stub()  # pyright: ignore
     real = device_health.check_device
 
-    def check_device(device: torch.device, pair: tuple[str, str], error: Exception) -> None:
+    def check_device(device: torch.device, pairs: Sequence[Pair], error: Exception) -> None:
         if _broken:
             raise DeviceLostError("E_DEVICE_LOST", "the GPU failed")
-        real(device, pair, error)
+        real(device, pairs, error)
 
     tile.check_device = check_device
 

@@ -9,6 +9,7 @@ from typing import cast
 from distributed import Client, Future, KilledWorker
 from distributed.comm.core import CommClosedError
 
+from cohort.engine.breadcrumbs import History
 from cohort.engine.cluster.plugin import run_tile_here, task_key
 from cohort.engine.dispatch import Ended
 from cohort.engine.stop import Stopped
@@ -30,7 +31,7 @@ class DaskCrew:
         tiles: by position.
         patience_s: how long to wait for a first worker, or for one after all are gone.
         stopping: whether not to wait for a first worker any more.
-        times_begun: how often a tile, by its id, was begun.
+        history: of a tile, by its id, whose worker died.
     """
 
     def __init__(
@@ -40,11 +41,11 @@ class DaskCrew:
         tiles: Tiles,
         patience_s: float,
         stopping: Callable[[], bool],
-        times_begun: Callable[[str], int],
+        history: Callable[[str], History],
     ) -> None:
         self._client, self._plugin = client, plugin
         self._tiles, self._patience_s = tiles, patience_s
-        self._times_begun, self._deaths_at = times_begun, dict[int, int]()
+        self._history, self._begun = history, dict[int, int]()
         self._work: dict[Future, tuple[str, int]] = {}
         self._ended: SimpleQueue[Future] = SimpleQueue()
         self._stranded: set[Future] = set()
@@ -118,7 +119,7 @@ class DaskCrew:
             return [Ended(worker, position, None)]
         except KilledWorker:
             self._looked_at = -_LOOK_S  # it is not there any more
-            return [Ended(worker, position, None, died=self._was_at_work(position))]
+            return [self._dead(worker, position)]
         except Stopped:
             return [Ended(worker, position, None)]
         except (CancelledError, CommClosedError) as error:  # the latter if it dies meanwhile
@@ -144,14 +145,12 @@ class DaskCrew:
                     future.cancel()
         self._stranded = lost
 
-    def _was_at_work(self, position: int) -> bool:
-        """Whether a worker that died was at work on a tile, or had it only in line."""
-        before, now = (
-            self._deaths_at.get(position, 0),
-            self._times_begun(self._tiles.id_of(position)),
-        )
-        self._deaths_at[position] = now
-        return now > before
+    def _dead(self, worker: str, position: int) -> Ended[TileReport]:
+        """A tile whose worker died: at work on it, or with it only in line."""
+        before = self._begun.get(position, 0)
+        begun, settled = self._history(self._tiles.id_of(position))
+        self._begun[position] = begun
+        return Ended(worker, position, None, died=begun > before, settled=settled)
 
     def _await_first(self, stopping: Callable[[], bool]) -> None:
         while not self.names() and not stopping():

@@ -9,7 +9,7 @@ from importlib import import_module
 import dask.config
 from distributed import Client
 
-from cohort.engine.breadcrumbs import times_begun
+from cohort.engine.breadcrumbs import history_of
 from cohort.engine.cluster.crew import DaskCrew
 from cohort.engine.cluster.given import connected
 from cohort.engine.cluster.local import CONFIG, closed_in_time, local_cluster
@@ -70,8 +70,8 @@ def run_on_workers(
             stack.callback(_unregister, client, name)
         patience_s = _LOCAL_PATIENCE_S if team.scheduler is None else _GIVEN_PATIENCE_S
         stopping = partial(is_stopped, opening.run_dir)
-        begun = partial(times_begun, opening.run_dir, opening.epoch)
-        crew = DaskCrew(client, name, tiles, patience_s, stopping, begun)
+        history = partial(history_of, opening.run_dir, opening.epoch)
+        crew = DaskCrew(client, name, tiles, patience_s, stopping, history)
         yield from drive(tiles, crew, stopping)
 
 
