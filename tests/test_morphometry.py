@@ -182,13 +182,19 @@ def test_a_mask_of_another_grid_or_without_voxels_is_refused(out: Path, tmp_path
     affine = nib.load(out / "tpl-template" / "tpl-template_T1w.nii.gz").affine
     path = tmp_path / "drawn.nii.gz"
     nib.save(nib.Nifti1Image(np.ones((4, 5, 6), dtype=np.uint8), affine), path)
-    with pytest.raises(SubjectError, match=r"E_MASK_SHAPE: .*4x5x6"):
+    with pytest.raises(UsageError, match=r"E_MASK_SHAPE: .*4x5x6"):
         measure_volume_changes(out, MorphometrySettings(mask=path))
+    shape = nib.load(out / "tpl-template" / "tpl-template_T1w.nii.gz").shape
+    nib.save(nib.Nifti1Image(np.zeros(shape, dtype=np.uint8), affine), path)
+    with pytest.raises(UsageError, match=r"E_MASK_EMPTY"):
+        measure_volume_changes(out, MorphometrySettings(mask=path))
+    with pytest.raises(UsageError, match=r"nowhere.nii.gz"):
+        measure_volume_changes(out, MorphometrySettings(mask=tmp_path / "nowhere.nii.gz"))
     assert not (out / "morphometry").exists()
 
 
 def test_two_at_once_are_refused(out: Path) -> None:
-    with only_driver(out), pytest.raises(RunActiveError, match=r"E_ACTIVE"):
+    with only_driver(out), pytest.raises(RunActiveError, match=r"E_ACTIVE: .*; wait for it$"):
         measure_volume_changes(out, PLAIN)
 
 

@@ -58,12 +58,15 @@ class Lease:
 
 
 @contextmanager
-def only_driver(run_dir: Path, *, steal: bool = False) -> Iterator[Lease]:
+def only_driver(
+    run_dir: Path, *, steal: bool = False, advice: str | None = None
+) -> Iterator[Lease]:
     """Hold the run's lock inside; its end, or that of this process, lets go of it.
 
     Args:
         run_dir: the run.
         steal: take it from a driver that holds it; that one stops when it notices.
+        advice: what to do about one that holds it; None for what can be done about a run's.
 
     Raises:
         RunActiveError: ``E_ACTIVE`` if another driver holds it.
@@ -71,7 +74,7 @@ def only_driver(run_dir: Path, *, steal: bool = False) -> Iterator[Lease]:
     """
     path = run_dir / "run.lock"
     try:
-        file, stolen = _taken(path, steal=steal)
+        file, stolen = _taken(path, steal=steal, advice=advice)
         epoch = _next_epoch(run_dir)
         _write(file, {**_myself(), "epoch": epoch})
     except OSError as error:
@@ -87,7 +90,7 @@ def only_driver(run_dir: Path, *, steal: bool = False) -> Iterator[Lease]:
                 _write(file, {**_myself(), "epoch": epoch, "free": True})
 
 
-def _taken(path: Path, *, steal: bool) -> tuple[TextIOWrapper, bool]:
+def _taken(path: Path, *, steal: bool, advice: str | None) -> tuple[TextIOWrapper, bool]:
     """The lock's file, held by this process, and whether somebody else was made to let go."""
     while True:
         with ExitStack() as stack:
@@ -99,7 +102,7 @@ def _taken(path: Path, *, steal: bool) -> tuple[TextIOWrapper, bool]:
             left_s = _EXPIRES_S - _age_s(path)
             active = _is_active(got, record, left_s)
             if active and not steal:
-                raise RunActiveError("E_ACTIVE", _refusal(path.parent, record, left_s))
+                raise RunActiveError("E_ACTIVE", _refusal(path.parent, record, left_s, advice))
             if not active and got is not False:
                 stack.pop_all()
                 return file, False
@@ -121,8 +124,10 @@ def _is_active(got: bool | None, record: dict[str, Any], left_s: float) -> bool:
     return got is None and _is_alive(record)
 
 
-def _refusal(run_dir: Path, record: dict[str, Any], left_s: float) -> str:
-    advice = f"wait for it, end it with `cohort stop {run_dir}`, or take over with --steal"
+def _refusal(run_dir: Path, record: dict[str, Any], left_s: float, advice: str | None) -> str:
+    advice = (
+        advice or f"wait for it, end it with `cohort stop {run_dir}`, or take over with --steal"
+    )
     if record.get("boot_id", _boot_id()) != _boot_id():
         advice += f" (if it is gone, its lock expires in {max(left_s, 0):.0f} s)"
     return f"{run_dir} is being worked on by {_holder(record)}; {advice}"

@@ -23,9 +23,10 @@ from cohort.data.nifti import Nifti
 from cohort.data.places import Where
 from cohort.data.processes import in_processes
 from cohort.data.storage import remove, storage_error, to_json, write_atomic
-from cohort.engine.lock import only_driver
+from cohort.engine.lock import Lease, only_driver
 from cohort.engine.spec import RunSpec
 from cohort.errors import SubjectError, UsageError
+from cohort.studies.atlas.settings import load_settings
 from cohort.studies.morphometry_design import intercept_alone, read_design
 from cohort.studies.morphometry_files import MAPS, MASK, write_design, write_maps
 from cohort.studies.morphometry_maps import FWHM_OF_SIGMA, MapJob, make_map
@@ -78,16 +79,30 @@ def measure_volume_changes(
         progress: see `Progress`.
 
     Raises:
-        UsageError: ``E_MORPHOMETRY`` if there is no finished template, or the design does not fit.
+        UsageError: ``E_MORPHOMETRY`` if there is no finished template, or the design does not fit,
+            and as :meth:`TemplateSpace.given_mask` does.
         SubjectError: ``E_CHANGED`` if a subject is no longer what was registered, ``E_EMPTY`` if no
-            voxel was seen in enough subjects, and as :meth:`TemplateSpace.given_mask` does.
+            voxel was seen in enough subjects.
         RunActiveError: ``E_ACTIVE`` if another process works on the template or is at this.
         StorageError, SchedulerError: the same call goes on from there.
     """
     if not settings.fwhm_mm >= 0:
         raise UsageError("E_MORPHOMETRY", f"--smooth {settings.fwhm_mm}: need 0 mm or more")
-    space = TemplateSpace.open(out)
-    subjects = tuple(space.subjects)
+    if load_settings(out) is None:
+        TemplateSpace.open(out)  # says what is missing; nothing is locked in a stranger's folder
+    with only_driver(out, advice="wait for it") as lease:
+        return _measure(TemplateSpace.open(out), lease, settings, workers, store, progress)
+
+
+def _measure(
+    space: TemplateSpace,
+    lease: Lease,
+    settings: MorphometrySettings,
+    workers: int,
+    store: Where | None,
+    progress: Progress,
+) -> dict[str, Any]:
+    out, subjects = lease.run_dir, tuple(space.subjects)
     if len(subjects) > _MOST_VOLUMES:
         raise UsageError(
             "E_MORPHOMETRY",
@@ -98,12 +113,12 @@ def measure_volume_changes(
     mask = space.given_mask(settings.mask) if settings.mask else None
     folder = out / FOLDER
     digest = _digest(space, settings, mask)
-    with only_driver(out):
-        facts = _facts_there(folder)
-        if facts.get("digest") != digest:
-            facts = _make_maps(folder, space, settings, mask, digest, workers, store, progress)
-        facts |= write_design(folder, design, subjects, space.grid)
-        write_atomic(folder / FACTS, to_json(facts))  # last: it says that the others are there
+    facts = _facts_there(folder)
+    if facts.get("digest") != digest:
+        facts = _make_maps(folder, space, settings, mask, digest, workers, store, progress)
+    lease.check()
+    facts |= write_design(folder, design, subjects, space.grid)
+    write_atomic(folder / FACTS, to_json(facts))  # last: it says that the others are there
     return facts
 
 

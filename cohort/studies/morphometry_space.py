@@ -99,10 +99,14 @@ class TemplateSpace:
         """A mask that somebody drew on the template.
 
         Raises:
-            SubjectError: ``E_MASK_SHAPE`` on another grid than the template's, ``E_MASK_EMPTY``
-                without voxels, and what :func:`cohort.data.nifti.read_nifti` raises.
+            UsageError: ``E_MASK_SHAPE`` on another grid than the template's, ``E_MASK_EMPTY``
+                without voxels, and the codes of what :func:`cohort.data.nifti.read_nifti` raises.
         """
-        return read_segmentation(path, read_nifti(self.published.image), is_mask=True)
+        template = read_nifti(self.published.image)
+        try:
+            return read_segmentation(path, template, is_mask=True)
+        except SubjectError as error:  # not a subject's fault
+            raise UsageError(error.code, error.message) from error
 
     def structures(self) -> dict[int, str]:
         """Label value -> name, from the table beside the labels."""

@@ -28,6 +28,7 @@ from cohort.studies.atlas.settings import check_addition, check_same, load_setti
 from cohort.studies.atlas.start import as_template, check_start, kept_template, start_volume
 from cohort.studies.atlas.update import NextTemplate, finer, next_template
 
+_ADVICE = "wait for it, or take over with --steal"
 _MEASURED = ("ncc", "ncc_before", "sdlogj", "folding", "failed")
 
 
@@ -50,7 +51,7 @@ def build_template(build: Build, iterations: int) -> dict[str, Any]:
         _begin(build)
     else:
         check_same(build.out, existing, build.settings)
-    with only_driver(build.out, steal=build.options.steal):
+    with only_driver(build.out, steal=build.options.steal, advice=_ADVICE):
         return _build(build, iterations)
 
 
@@ -81,7 +82,7 @@ def add_subjects(build: Build, subjects: tuple[str, ...]) -> dict[str, Any]:
     if not (out / FINAL / FACTS).exists():
         raise UsageError("E_ATLAS", f"{out} is not finished; finish it before adding to it")
     check_addition(out, settings, subjects)
-    with only_driver(out, steal=build.options.steal):
+    with only_driver(out, steal=build.options.steal, advice=_ADVICE):
         return _add(build, subjects)
 
 

@@ -16,10 +16,8 @@ import polars as pl
 from cohort.data.processes import in_processes
 from cohort.data.storage import storage_error
 from cohort.engine.results import read_rows
-from cohort.engine.sums import FOLDER, TOTAL, Sums, read_sums, write_sums
+from cohort.engine.sums import FAN_IN, FOLDER, TOTAL, Sums, read_sums, write_sums
 from cohort.errors import StorageError, SubjectError
-
-_FAN_IN = 8
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ def total_of(run_dir: Path, workers: int = 1) -> Sums:
     level = 0
     while len(parts) > 1:
         level += 1
-        groups = [parts[first : first + _FAN_IN] for first in range(0, len(parts), _FAN_IN)]
+        groups = [parts[first : first + FAN_IN] for first in range(0, len(parts), FAN_IN)]
         steps = [
             _Addition(tuple(group), run_dir / TOTAL / f"level-{level}" / str(number))
             for number, group in enumerate(groups)
