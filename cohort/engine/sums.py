@@ -23,6 +23,7 @@ UNIT = 1 << 16
 FIELDS = ("weight", "image", "first", "second", "third")  # of the displacement along three axes
 DETAIL = ("log_jacobian", "log_jacobian_squared")
 RANGE = (-0.25, 1.75)  # of a histogram's bins; subjects' 1st and 99th percentiles are 0 and 1
+FAN_IN = 8  # sums that are added up to one at a time
 _SCHEMA = 1
 
 
