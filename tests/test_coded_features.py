@@ -77,6 +77,13 @@ def test_codes_are_kept_with_the_weights(tmp_path: Path) -> None:
         assert one.equal(other)
 
 
+def test_methods_without_codes_keep_their_fingerprints() -> None:
+    plain = Architecture(kind="unet")
+    said = "Architecture(kind='unet', levels=(4, 2, 1), channels=16, width=16)"
+    assert repr(plain) == said
+    assert repr(Architecture(kind="unet", structures=2)) == f"{said[:-1]}, structures=2)"
+
+
 def test_a_negative_number_of_structures_is_refused() -> None:
     with pytest.raises(ValueError, match=r"structures must be 0 or more, got -1"):
         Architecture(kind="unet", structures=-1)

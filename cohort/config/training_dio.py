@@ -38,7 +38,7 @@ class DioTrainingChoices(BaseModel):
     image: float | None = Field(default=None, ge=0)
     image_loss: Literal["mse", "lncc"] | None = None
     codes: float | None = Field(default=None, ge=0)
-    warm_up: _Share | None = None
+    warm_up: float | None = Field(default=None, ge=0, le=1)
     elastic: float | None = Field(default=None, ge=0)
     keypoints: float | None = Field(default=None, ge=0)
     structures: int | None = Field(default=None, ge=0)
@@ -66,6 +66,10 @@ def dio_recipe(settings: DioSettings, given: dict[str, Any]) -> DIORecipe:
         raise UsageError("E_SETTING", f"--supervision is {supervision!r}; need labels or volumes")
     if supervision == "volumes":
         given["dice"] = 0.0
+    if supervision == "volumes" and given.get("codes"):
+        raise UsageError(
+            "E_SETTING", "codes are of labels, which --supervision volumes leaves out; need codes=0"
+        )
     if settings.features is not None or settings.weights is not None:
         raise UsageError(
             "E_SETTING", "features and weights are what training makes; leave both out"

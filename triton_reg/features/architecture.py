@@ -1,6 +1,6 @@
 """Which feature network, and how large."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Literal, get_args
 
@@ -16,7 +16,7 @@ _COARSEST = {"lku_mini": 4}  # 8 for the others
 _UNIT = {"unet": 16, "lku": 16, "lku_mini": 4}  # the coarsest level for the others
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Architecture:
     """A feature network of deep implicit optimisation (DIO), without its weights.
 
@@ -60,6 +60,11 @@ class Architecture:
             )
         if self.structures < 0:
             raise ValueError(f"Architecture: structures must be 0 or more, got {self.structures}")
+
+    def __repr__(self) -> str:
+        """All settings, as fingerprints take them; those of methods without codes stay theirs."""
+        names = [one.name for one in fields(self) if one.name != "structures" or self.structures]
+        return f"Architecture({', '.join(f'{name}={getattr(self, name)!r}' for name in names)})"
 
     @property
     def unit(self) -> int:

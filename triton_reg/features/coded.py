@@ -56,7 +56,8 @@ class CodedFeatures(nn.Module):
 
     def _mean_codes(self, raw: Tensor) -> Tensor:
         voxels = raw.float().movedim(1, -1).reshape(-1, raw.shape[1])
-        # likelihoods of all voxels at once would be many times as large as the features
+        # likelihoods of all voxels at once would be many times as large as the features; where
+        # gradients are wanted they are kept all the same
         parts = [
             self.nearness(some).softmax(1)[:, 1:] @ self.codes
             for some in voxels.split(_VOXELS_AT_ONCE)

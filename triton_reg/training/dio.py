@@ -72,7 +72,7 @@ class DIOTraining:
         # class numbers, so that one channel a class is one comparison
         self.classes = torch.bucketize(scans.labels, structures, right=True)
         self.telling = None
-        if settings.codes and len(structures):
+        if settings.codes:
             self.telling = StructureLoss(architecture.levels, self.classes)
             architecture = replace(architecture, structures=len(structures))
         self.architecture = architecture

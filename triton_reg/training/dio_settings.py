@@ -76,7 +76,9 @@ class DIOTrainingSettings:
 
 
 def check_told(settings: DIOTrainingSettings, structures: int, keypoints: int) -> None:
-    """Raise ``ValueError`` if there is nothing to descend on."""
+    """Raise ``ValueError`` if there is nothing to descend on, or codes lack structures."""
+    if settings.codes and not structures:
+        raise ValueError("DIOTraining: codes are of structures, and the scans have no labels")
     labelled, pointed = (settings.dice or settings.codes) and structures, settings.keypoints
     if not (settings.image or labelled or (pointed and keypoints)):
         raise ValueError(

@@ -167,6 +167,8 @@ class DIORecipe:
         method, network = self.method, asdict(self.architecture)
         if self.settings.codes:
             network["structures"] = "those of the labels"
+        elif not self.architecture.structures:
+            del network["structures"]  # as it was before there were any
         return {
             "method": {
                 "name": self.name,

@@ -25,7 +25,7 @@ class StructureLoss:
         shares = torch.bincount(classes.flatten().long()).double()
         shares = shares / shares.sum()
         self.factors = factors
-        self.weights = (shares[0] / shares.clamp_min(1e-12)).clamp_max(_HEAVIEST) ** _BALANCE
+        self.weights = (shares.max() / shares.clamp_min(1e-12)).clamp_max(_HEAVIEST) ** _BALANCE
         self.weights = self.weights.float().to(classes.device)
 
     def __call__(
@@ -47,7 +47,9 @@ class StructureLoss:
         for factor, raw in zip(self.factors, levels, strict=True):
             depth, height, width = (-(-size // factor) for size in classes.shape[2:])
             flat = raw[0, :, :depth, :height, :width].flatten(1).T.float()
-            some = torch.randperm(len(flat), generator=generator)[:_MOST_VOXELS]
+            some = torch.arange(len(flat))
+            if len(flat) > _MOST_VOXELS:  # with some of them twice, which a permutation costs more
+                some = torch.randint(len(flat), (_MOST_VOXELS,), generator=generator)
             some = some.to(flat.device)
             shares = class_shares(classes[0, 0].long(), factor, len(self.weights), some)
             losses.append(self._loss(network.nearness(flat[some]), shares))
