@@ -56,8 +56,8 @@ RESULTS = Path(__file__).parent / "results" / "dio_trained.csv"
 FOLDS, SEED = 3, 0
 SPACING_MM, TOLERANCE_MM = (1.0, 1.0, 1.0), 1.0
 DESCENT = TRAINED_THROUGH.descent
-# to tell the structures alone: descending on the optimum as well lost some of it, when features were
-# still to lie on codes
+# to tell the structures alone: when features were still to lie on codes, descending on the optimum
+# as well lost some of what they had gained
 SETTINGS = DIOTrainingSettings(
     steps=3600, learning_rate=2e-3, codes=1.0, warm_up=1.0, elastic=2.0, augmentation=0.05,
     contrast=0.25, seed=SEED,
