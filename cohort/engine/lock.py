@@ -144,6 +144,7 @@ def _replaced(path: Path) -> TextIOWrapper:
     fresh = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")
     file = fresh.open("a+")
     _flock(file)
+    _write(file, _myself())  # before: whoever held it may look at any time
     fresh.replace(path)
     return file
 
