@@ -7,9 +7,9 @@ The tables of Jena et al., "Deep implicit optimization enables robust learnable 
 deformable image registration", Medical Image Analysis 2025, in small. 40 MR volumes of the
 hippocampus with two manual labels; 27 train and 13 are held back, those of a fold of
 ``benchmarks/pdd_trained.py``, the first unless ``--folds`` names others. Each network is trained
-once, through the diffeomorphic transform, and then registers free-form and diffeomorphic; the U-Net
-is also given the other transforms, which it has never seen. ``mse`` and ``lncc`` of intensities,
-and MIND, stand beside it: the same solver with the same settings. The networks of large kernels
+once, to tell the structures, and then registers free-form and diffeomorphic; the U-Net is also
+given the other transforms. ``mse`` and ``lncc`` of intensities, and MIND, stand beside it: the same
+solver with the same settings. The networks of large kernels
 have 8 feature maps at full resolution in place of 16, to be trained in the same time.
 
 Some people gave a left and a right hippocampus, and nothing tells which: the two may lie on

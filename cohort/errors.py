@@ -6,6 +6,7 @@
     ├── RunActiveError  another driver holds the run                               exit code 3
     ├── StorageError    the file system is broken; the run stops, resumable        exit code 4
     └── SchedulerError  the workers or their scheduler are gone; resumable         exit code 5
+        └── DeviceLostError  their card is
 
 Every error carries a code (``E_TRUNCATED``), which tables and tests compare, and a sentence for
 people that says what was found, what is needed and in which file.

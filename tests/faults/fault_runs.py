@@ -108,7 +108,7 @@ def strike(
     source: random.Random,
 ) -> None:
     """Kill whoever is next, and take that strike from the list, until a driver has ended."""
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + PATIENCE_S  # of each
     while strikes and driver.poll() is None:
         assert time.monotonic() < deadline, f"not struck within {PATIENCE_S} s: {strikes}"
         time.sleep(0.02)
@@ -117,9 +117,14 @@ def strike(
             continue
         time.sleep(source.uniform(0, 0.3))
         found = [psutil.Process(driver.pid)] if victim == "driver" else workers_of(driver)
-        if found:
+        if not found:
+            continue
+        try:
             source.choice(found).kill()
-            strikes.pop()
+        except psutil.NoSuchProcess:  # it has just ended by itself
+            continue
+        strikes.pop()
+        deadline = time.monotonic() + PATIENCE_S
 
 
 def gone(processes: list[psutil.Process], within_s: float = 10.0) -> bool:
