@@ -51,8 +51,8 @@ class CodedFeatures(nn.Module):
 
         That is minus the squared distance from each code, less what all have in common.
         """
-        own = 2 * raw @ self.codes.T - self.codes.square().sum(1)
-        return F.pad(own, [1, 0])
+        all_codes = F.pad(self.codes, [0, 0, 1, 0])
+        return torch.addmm(-all_codes.square().sum(1), raw, all_codes.T, alpha=2)
 
     def _mean_codes(self, raw: Tensor) -> Tensor:
         voxels = raw.float().movedim(1, -1).reshape(-1, raw.shape[1])

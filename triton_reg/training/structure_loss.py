@@ -1,6 +1,7 @@
 """How badly features tell the structures of their voxels, which they learn to predict."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -10,11 +11,29 @@ from triton_reg.features.coded import CodedFeatures
 
 _BALANCE = 0.25  # power of the inverse share of a class; small structures would be passed over
 _HEAVIEST = 1e4
-_MOST_VOXELS = 1 << 16  # that are compared in a step, of each level
+_MOST_VOXELS = 1 << 14  # with a structure, and as many without, that a level compares in a step
+
+
+class Compared(NamedTuple):
+    """The voxels of a level that are compared.
+
+    Attributes:
+        rows: their numbers, ``[n]``.
+        members: class of each of the volume's voxels that they consist of, ``[n, factor^3]``; the
+            number of classes where that lies outside of the volume.
+        stands_for: so many voxels of the level each of them speaks for, ``[n]``.
+    """
+
+    rows: Tensor
+    members: Tensor
+    stands_for: Tensor
 
 
 class StructureLoss:
     """Cross entropy and 1 - soft Dice of the structures that voxels likely belong to.
+
+    Where a level has more voxels than are compared, some are drawn from those with a structure and
+    some from the background, and both sums are estimates of those of all voxels.
 
     Args:
         factors: how much coarser than the volume each level of the features is, coarsest first.
@@ -24,9 +43,10 @@ class StructureLoss:
     def __init__(self, factors: Sequence[int], classes: Tensor) -> None:
         shares = torch.bincount(classes.flatten().long()).double()
         shares = shares / shares.sum()
-        self.factors = factors
-        self.weights = (shares.max() / shares.clamp_min(1e-12)).clamp_max(_HEAVIEST) ** _BALANCE
-        self.weights = self.weights.float().to(classes.device)
+        self.factors, self.count = factors, len(shares)
+        weights = (shares.max() / shares.clamp_min(1e-12)).clamp_max(_HEAVIEST) ** _BALANCE
+        # nothing for what lies outside
+        self.weights = F.pad(weights.float(), [0, 1]).to(classes.device)
 
     def __call__(
         self,
@@ -46,45 +66,71 @@ class StructureLoss:
         losses = []
         for factor, raw in zip(self.factors, levels, strict=True):
             depth, height, width = (-(-size // factor) for size in classes.shape[2:])
-            flat = raw[0, :, :depth, :height, :width].flatten(1).T.float()
-            some = torch.arange(len(flat))
-            if len(flat) > _MOST_VOXELS:  # with some of them twice, which a permutation costs more
-                some = torch.randint(len(flat), (_MOST_VOXELS,), generator=generator)
-            some = some.to(flat.device)
-            shares = class_shares(classes[0, 0].long(), factor, len(self.weights), some)
-            losses.append(self._loss(network.nearness(flat[some]), shares))
+            flat = raw[0, :, :depth, :height, :width].flatten(1).T
+            members = block_members(classes[0, 0].long(), factor, self.count)
+            compared = drawn(members, self.count, generator)
+            nearness = network.nearness(flat[compared.rows].float())
+            losses.append(self._loss(F.log_softmax(nearness, dim=1), compared))
         return torch.stack(losses).mean()
 
-    def _loss(self, nearness: Tensor, shares: Tensor) -> Tensor:
-        """Of logits and true shares of each class in some voxels, both ``[n, K]``."""
-        weighted, logarithms = shares * self.weights, F.log_softmax(nearness, dim=1)
-        entropy = -(weighted * logarithms).sum() / weighted.sum()
-        return entropy + 1 - _overlap(logarithms.exp(), shares)
+    def _loss(self, logarithms: Tensor, compared: Compared) -> Tensor:
+        """Of the logarithms of each class's likelihood in some voxels, ``[n, K]``."""
+        members, stands_for = compared.members, compared.stands_for[:, None]
+        # each voxel's share of a class is the part of its members that are of it
+        each = (members < self.count) * stands_for
+        each = each / (members < self.count).sum(1, keepdim=True)
+        known = members.clamp_max(self.count - 1)
+        weighted = each * self.weights[members]
+        likely = logarithms.gather(1, known)
+        entropy = -(weighted * likely).sum() / weighted.sum()
+        # sums over voxels of what is there, of what is predicted, and of their product
+        there, common = each.new_zeros(2, self.count).unbind()
+        there = there.index_add(0, known.flatten(), each.flatten())
+        common = common.index_add(0, known.flatten(), (each * likely.exp()).flatten())
+        predicted = compared.stands_for @ logarithms.exp()
+        return entropy + 1 - _overlap(common, there, predicted)
 
 
-def class_shares(classes: Tensor, factor: int, count: int, some: Tensor) -> Tensor:
-    """Share of each class in the blocks of ``factor`` voxels an axis, ``[n, count]``.
+def block_members(classes: Tensor, factor: int, outside: int) -> Tensor:
+    """Classes of the voxels of each block of ``factor`` voxels an axis, ``[n, factor^3]``.
 
     Args:
-        classes: ``[D, H, W]`` integers; a block at a far end may be smaller than the others.
+        classes: ``[D, H, W]`` integers.
         factor: side of a block.
-        count: of classes.
-        some: numbers of the blocks that are wanted, ``[n]``.
+        outside: what a block at a far end has beyond the volume.
     """
     missing = [-size % factor for size in classes.shape]
-    outside = [0, missing[2], 0, missing[1], 0, missing[0]]
-    blocks = F.pad(classes, outside, value=count)
+    blocks = F.pad(classes, [0, missing[2], 0, missing[1], 0, missing[0]], value=outside)
     for axis in range(3):
         blocks = blocks.unfold(axis, factor, factor)
-    members = blocks.reshape(-1, factor**3)[some]
-    counts = torch.zeros(len(some), count + 1, device=classes.device)
-    counts.scatter_add_(1, members, torch.ones_like(members, dtype=counts.dtype))
-    return counts[:, :count] / counts[:, :count].sum(1, keepdim=True)
+    return blocks.reshape(-1, factor**3)
 
 
-def _overlap(probabilities: Tensor, shares: Tensor) -> Tensor:
-    """Mean soft Dice of the structures that are there, both ``[n, K]``; 1 if there are none."""
-    common, both = (probabilities * shares).sum(0), (probabilities + shares).sum(0)
-    there = shares[:, 1:].sum(0) > 0
-    found = (2 * common[1:] + 1) / (both[1:] + 1)
-    return found[there].mean() if there.any() else found.new_ones(())
+def drawn(members: Tensor, outside: int, generator: torch.Generator) -> Compared:
+    """All voxels of a level, or some of those with and some of those without a structure.
+
+    Args:
+        members: see :class:`Compared`, of all voxels.
+        outside: the class that stands for what lies outside of the volume.
+        generator: of the choice; a voxel may be drawn twice.
+    """
+    has_structure = ((members > 0) & (members < outside)).any(1)
+    rows, stands_for = [], []
+    for kind in (has_structure, ~has_structure):
+        (own,) = kind.nonzero(as_tuple=True)
+        share = 1.0
+        if len(own) > _MOST_VOXELS:
+            share = len(own) / _MOST_VOXELS
+            chosen = torch.randint(len(own), (_MOST_VOXELS,), generator=generator)
+            own = own[chosen.to(own.device)]
+        rows.append(own)
+        stands_for.append(torch.full((len(own),), share, device=own.device))
+    found = torch.cat(rows)
+    return Compared(found, members[found], torch.cat(stands_for))
+
+
+def _overlap(common: Tensor, there: Tensor, predicted: Tensor) -> Tensor:
+    """Mean soft Dice of the structures that are there, from sums ``[K]``; 1 if there are none."""
+    found = (2 * common[1:] + 1) / (there[1:] + predicted[1:] + 1)
+    given = there[1:] > 0
+    return found[given].mean() if given.any() else found.new_ones(())
