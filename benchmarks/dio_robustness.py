@@ -40,7 +40,7 @@ from benchmarks.dio_trained import some_pairs
 from benchmarks.store_scans import read_store
 from cohort.studies.bench.machine import cpu_name
 from triton_reg import DIO, Displacement, Method, MindSSC, VoxelOpt
-from triton_reg.features.learned import load_features
+from triton_reg.features.pretrained import load_features
 from triton_reg.metrics.jacobian import jacobian_measures
 from triton_reg.metrics.overlap import dice
 from triton_reg.ops.resize import grid_shape

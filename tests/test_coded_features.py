@@ -8,7 +8,8 @@ import torch
 from triton_reg.features import coded
 from triton_reg.features.architecture import Architecture
 from triton_reg.features.coded import CodedFeatures
-from triton_reg.features.learned import LearnedFeatures, load_features, save_features
+from triton_reg.features.learned import LearnedFeatures
+from triton_reg.features.pretrained import load_features, save_features
 from triton_reg.weights import Weights
 
 NETWORK = Architecture(kind="unet_encoder", levels=(2, 1), channels=4, width=2, structures=3)

@@ -62,7 +62,7 @@ def test_every_setting_of_the_method_can_be_set() -> None:
     own = {field.name for field in fields(VoxelOpt)} - {"level"}
     level = {field.name for field in fields(LevelSettings)}
     mind = {"window"} | {f"mind_{field.name}" for field in fields(MindSSC)} - {"mind_window"}
-    learned = {"weights", "pretrained", "feature_scale"}
+    learned = {"weights", "pretrained", "feature_scale", "local_contrast", "voxel_mm"}
     assert ours == {"preset"} | learned | own | level | mind
 
 
@@ -76,7 +76,7 @@ def test_every_setting_changes_the_fingerprint() -> None:
         "couplings": "0.5", "masked": "true",
     }  # fmt: skip
     # those of features from files, whose own tests have their fingerprints
-    elsewhere = {"weights", "pretrained", "feature_scale"}
+    elsewhere = {"weights", "pretrained", "feature_scale", "local_contrast", "voxel_mm"}
     assert changes.keys() | elsewhere == VoxelOptSettings.model_fields.keys()
     prints = {
         built(*["features=mind"] * name.startswith("mind"), f"{name}={value}").fingerprint

@@ -1,5 +1,6 @@
 """Runs and trainings with ``--method dio``: settings, rows, prompts and learned features."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from cohort.report.views import pair_views
 from cohort.studies.train import News, train
 from cohort.studies.training_plan import TrainingTask
 from triton_reg import DIO, Architecture, LearnedFeatures, MindSSC, PDDNet, VoxelOpt
-from triton_reg.features.learned import card_of, load_features, save_features
+from triton_reg.features.pretrained import card_of, load_features, save_features
 from triton_reg.weights import Weights
 
 QUICK = ("iterations=8,6,4",)
@@ -58,7 +59,8 @@ def test_every_setting_of_the_method_changes_the_fingerprint() -> None:
         "diagnose": "true", "prompt_labels": "2", "prompt_keypoints": "2", "prompt_radius": "3",
     }  # fmt: skip
     # weights and what comes with them belong to trained features; prompts tell the engine
-    elsewhere = {"weights", "pretrained", "feature_scale", "prompts"}
+    trained = {"weights", "pretrained", "feature_scale", "local_contrast", "voxel_mm"}
+    elsewhere = {*trained, "prompts"}
     assert changes.keys() | elsewhere == DioSettings.model_fields.keys()
     prints = {
         built(*["features=mind"] * name.startswith("mind"), f"{name}={value}").fingerprint
@@ -140,7 +142,7 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     small = Architecture(kind="unet_encoder", width=4, channels=4)
     features = LearnedFeatures(weights=Weights.of(small.build().state_dict()), architecture=small)
     path = tmp_path_factory.mktemp("learned") / "features.safetensors"
-    save_features(path, features, {})
+    save_features(path, replace(features, spacing_mm=4.0), {})
     return path
 
 
@@ -153,6 +155,22 @@ def test_learned_features_serve_every_method(name: str, kind: type, learned: Pat
     assert isinstance(method, kind)
     assert method.features.scale == 0.5  # type: ignore[attr-defined]
     assert method.fingerprint != config(*said[:2], name=name).build().fingerprint
+
+
+@pytest.mark.parametrize("name", ["dio", "voxelopt", "pdd_net"])
+def test_learned_features_see_a_cohort_as_coarse_as_what_they_learned_from(
+    name: str, learned: Path
+) -> None:
+    plain = config("features=learned", f"weights={learned}", name=name)
+    fine = plain.for_cohort(has_masks=False, spacing_mm=(1.0, 2.0, 4.0))
+    assert fine.settings.voxel_mm == pytest.approx(2.0)
+    assert fine.build().features.coarsening == 2  # type: ignore[attr-defined]
+    assert fine.build().fingerprint != plain.build().fingerprint
+    told = config("features=learned", f"weights={learned}", "voxel_mm=4", name=name)
+    assert told.for_cohort(has_masks=False, spacing_mm=(2.0, 2.0, 2.0)) == told
+    beside = config("features=learned", f"weights={learned}", "local_contrast=2", name=name)
+    assert beside.build().features.local_contrast == 2  # type: ignore[attr-defined]
+    assert beside.build().fingerprint != plain.build().fingerprint
 
 
 def test_settings_of_learned_features_need_learned_features() -> None:

@@ -8,12 +8,20 @@ import torch
 from helpers import smooth_volume
 from torch import Tensor
 
-from triton_reg import Architecture, LearnedFeatures, Pretrained, VoxelOpt, register_pair
-from triton_reg.features import learned
+from triton_reg import (
+    Architecture,
+    LearnedFeatures,
+    LocalContrast,
+    Pretrained,
+    VoxelOpt,
+    register_pair,
+)
+from triton_reg.features import learned, pretrained
 from triton_reg.features.architecture import Kind
-from triton_reg.features.learned import card_of, load_features, save_features
 from triton_reg.features.lku_mini import LKUMini
+from triton_reg.features.pretrained import card_of, load_features, save_features
 from triton_reg.features.unet_levels import UNet
+from triton_reg.methods.level_grids import block_means
 from triton_reg.ops.mind_ssc import mind_ssc
 from triton_reg.weights import Weights
 
@@ -105,6 +113,81 @@ def test_a_padded_volume_gives_what_its_padded_copy_does() -> None:
     wanted = features.levels_of(padded, torch.ones_like(padded))
     assert torch.equal(coarse, wanted[0][..., :5, :5, :9])
     assert torch.equal(fine, wanted[1][..., : SHAPE[0], : SHAPE[1], : SHAPE[2]])
+
+
+@pytest.mark.parametrize(
+    ("voxel_mm", "coarsening"),
+    [(1.0, 4), (1.4, 4), (1.5, 2), (2.0, 2), (3.0, 1), (4.0, 1), (9.0, 1)],
+)
+def test_volumes_are_seen_as_coarse_as_those_that_were_learned_from(
+    voxel_mm: float, coarsening: int
+) -> None:
+    features = replace(features_of(SMALL), spacing_mm=4.0)
+    assert features.for_spacing(voxel_mm).coarsening == coarsening
+    assert features_of(SMALL).for_spacing(voxel_mm).coarsening == 1  # nobody knows
+    with pytest.raises(ValueError, match=r"must be > 0, got 0"):
+        features.for_spacing(0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("levels", [(4, 2, 1), (4, 1), (2,)])
+def test_coarser_seen_features_are_those_of_the_means_put_on_the_volumes_levels(
+    kind: Kind, levels: tuple[int, ...]
+) -> None:
+    features = features_of(Architecture(kind=kind, levels=levels, channels=3, width=4))
+    volume, mask = volumes(1), torch.ones(1, 1, *SHAPE)
+    means = torch.nn.functional.avg_pool3d(volume, 2, ceil_mode=True)
+    own = features.levels_of(means, torch.ones_like(means))
+    found = replace(features, coarsening=2).levels_of(volume, mask)
+    assert [list(one.shape[2:]) for one in found] == [
+        [-(-size // level) for size in SHAPE] for level in levels
+    ]
+    for level, one in zip(levels, found, strict=True):
+        if level // 2 in levels:
+            assert torch.equal(one, own[levels.index(level // 2)])
+    if levels[-1] == 1:
+        # in the middle of each block of voxels lies what the network gave for it
+        fine = torch.nn.functional.avg_pool3d(found[-1], 2)[..., 1:-1, 1:-1, 1:-1]
+        inner = own[-1][..., 1 : fine.shape[2] + 1, 1 : fine.shape[3] + 1, 1 : fine.shape[4] + 1]
+        assert torch.corrcoef(torch.stack([fine.flatten(), inner.flatten()]))[0, 1] > 0.8
+
+
+def test_a_linear_ramp_of_features_stays_where_it_is_on_finer_levels() -> None:
+    ramp = torch.arange(8.0).view(1, 1, 8, 1, 1).expand(1, 1, 8, 4, 4)
+    fine = learned.regridded(ramp, 4, 1)[0, 0, :, 0, 0]
+    centres = (torch.arange(32.0) - 1.5) / 4  # of fine voxels, in blocks
+    assert torch.allclose(fine[2:-2], centres[2:-2], atol=1e-5)
+    assert torch.equal(learned.regridded(ramp, 2, 4)[0, 0, :, 0, 0], torch.arange(4.0) * 2 + 0.5)
+
+
+def test_local_contrast_stands_beside_what_was_learned() -> None:
+    features, volume = features_of(SMALL), volumes(1)
+    mask = torch.ones_like(volume)
+    mask[..., :6] = 0
+    beside = replace(features, local_contrast=2.0)
+    contrast = 2 * LocalContrast()(volume, mask)
+    wanted = [block_means(contrast, 2), contrast]
+    pairs = zip(features.levels_of(volume, mask), beside.levels_of(volume, mask), strict=True)
+    for (own, both), near in zip(pairs, wanted, strict=True):
+        assert both.is_contiguous(memory_format=torch.channels_last_3d)
+        assert torch.equal(both[:, :3], own)
+        assert torch.equal(both[:, 3:], near)
+    assert VoxelOpt(features=beside).fingerprint != VoxelOpt(features=features).fingerprint
+    assert torch.equal(beside(volume, mask), beside.levels_of(volume, mask)[-1])
+
+
+def test_files_say_what_the_network_has_learned_from(tmp_path: Path) -> None:
+    path = tmp_path / "features.safetensors"
+    features = replace(features_of(SMALL), spacing_mm=4.0, local_contrast=3.0)
+    save_features(path, features.for_spacing(2.0), {})
+    kept = load_features(path)
+    assert repr(kept) == repr(features)  # how coarse volumes are is not its affair
+    assert kept.spacing_mm == 4.0
+
+
+def test_a_coarsening_that_is_no_power_of_two_is_refused() -> None:
+    with pytest.raises(ValueError, match="coarsening must be a power of 2, got 3"):
+        replace(features_of(SMALL), coarsening=3)
 
 
 def test_features_are_zero_where_no_voxel_is_inside_the_mask() -> None:
@@ -218,6 +301,8 @@ def test_weights_and_settings_change_the_fingerprint() -> None:
         features_of(SMALL, seed=1),
         replace(first, window=(0.0, 99.0)),
         replace(first, scale=2.0),
+        replace(first, coarsening=2),
+        replace(first, local_contrast=1.0),
         features_of(replace(SMALL, width=4)),
     ]
     assert len({VoxelOpt(features=one).fingerprint for one in others}) == len(others)
@@ -225,20 +310,24 @@ def test_weights_and_settings_change_the_fingerprint() -> None:
 
 
 def test_features_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(learned, "_FOLDER", tmp_path)
+    monkeypatch.setattr(pretrained, "_FOLDER", tmp_path)
     with pytest.raises(ValueError, match="no features 'brain'; there are: none"):
         Pretrained("brain")
-    features = features_of(SMALL)
+    features = replace(features_of(SMALL), spacing_mm=4.0)
     for name in ("knee", "brain"):
         save_features(tmp_path / f"{name}.safetensors", features, {})
-    pretrained, mask = Pretrained("brain"), torch.ones(1, 1, *SHAPE)
-    assert features.weights.digest in repr(pretrained)
-    assert pretrained == Pretrained("brain")
-    assert pretrained.architecture == SMALL
-    assert torch.equal(pretrained(volumes(1), mask), features(volumes(1), mask))
+    brain, mask = Pretrained("brain"), torch.ones(1, 1, *SHAPE)
+    assert features.weights.digest in repr(brain)
+    assert brain == Pretrained("brain")
+    assert brain.architecture == SMALL
+    assert torch.equal(brain(volumes(1), mask), features(volumes(1), mask))
     wanted = features.levels_of(volumes(1), mask)
-    for one, other in zip(pretrained.levels_of(volumes(1), mask), wanted, strict=True):
+    for one, other in zip(brain.levels_of(volumes(1), mask), wanted, strict=True):
         assert torch.equal(one, other)
+    finer = Pretrained("brain", voxel_mm=2.0)
+    assert repr(finer.features) == repr(features.for_spacing(2.0))
+    assert finer != brain
+    assert VoxelOpt(features=finer).fingerprint != VoxelOpt(features=brain).fingerprint
     for name in ("heart", "../brain"):
         with pytest.raises(ValueError, match=f"no features '{name}'; there are: brain, knee"):
             Pretrained(name)
@@ -277,7 +366,7 @@ def test_normalisation_of_a_single_voxel_is_refused() -> None:
 def test_the_features_that_come_with_the_package_say_where_they_are_from() -> None:
     brain = Pretrained("brain-t1")
     assert brain.levels == (4, 2, 1)
-    card = card_of(Path(learned.__file__).parents[1] / "pretrained" / "brain-t1.safetensors")
+    card = card_of(Path(pretrained.__file__).parents[1] / "pretrained" / "brain-t1.safetensors")
     assert "automatic" in card["labels"]
     assert card["scores"]["DIO, learned"]["dice"] > card["scores"]["DIO, MIND"]["dice"] + 0.03
     features = brain(torch.rand(1, 1, 16, 20, 24), torch.ones(1, 1, 16, 20, 24))

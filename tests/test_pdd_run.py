@@ -115,7 +115,8 @@ def test_every_setting_of_the_method_changes_the_fingerprint() -> None:
     }  # fmt: skip
     # weights and what comes with them belong to trained features; count and share need one another;
     # prompts tell the engine
-    elsewhere = {"weights", "pretrained", "feature_scale", "count", "share", "prompts"}
+    trained = {"weights", "pretrained", "feature_scale", "local_contrast", "voxel_mm"}
+    elsewhere = {*trained, "count", "share", "prompts"}
     assert changes.keys() | elsewhere == PddNetSettings.model_fields.keys()
     prints = {
         built(*["features=mind"] * name.startswith("mind"), f"{name}={value}").fingerprint

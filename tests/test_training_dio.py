@@ -8,7 +8,9 @@ from helpers import smooth_volume
 
 from triton_reg import DIO, Architecture
 from triton_reg.features.coded import CodedFeatures
+from triton_reg.features.pretrained import load_features
 from triton_reg.methods.level_grids import LevelGrid, block_means
+from triton_reg.training import structure_loss
 from triton_reg.training.augment import (
     random_affine,
     random_contrast,
@@ -21,7 +23,7 @@ from triton_reg.training.dio_settings import DIOTrainingSettings
 from triton_reg.training.dio_terms import Evidence, unlike
 from triton_reg.training.recipe import DIORecipe
 from triton_reg.training.scans import Scans
-from triton_reg.training.structure_loss import StructureLoss, class_shares
+from triton_reg.training.structure_loss import StructureLoss, block_members, drawn
 
 SHAPE = (16, 18, 20)
 SMALL = Architecture(kind="unet_encoder", width=4, channels=4)
@@ -94,14 +96,14 @@ def test_the_same_seed_gives_the_same_bits_also_after_a_stop() -> None:
 
 
 def test_what_was_learned_registers_as_the_recipe_says(tmp_path) -> None:
-    recipe = DIORecipe(METHOD, SETTINGS, SMALL)
+    recipe = DIORecipe(METHOD, SETTINGS, SMALL, voxel_mm=2.5)
     made = recipe.start(scans())
     made.step()
     method = made.trained()
     assert method.transform == METHOD.transform
     assert recipe.facts()["method"]["network"]["kind"] == "unet_encoder"
     recipe.save(tmp_path / "features.safetensors", method, {"of": "a test"})
-    assert (tmp_path / "features.safetensors").stat().st_size > 0
+    assert load_features(tmp_path / "features.safetensors").spacing_mm == 2.5
 
 
 def test_levels_join_one_after_the_other() -> None:
@@ -161,7 +163,8 @@ def test_telling_structures_costs_entropy_and_overlap() -> None:
     raw = torch.randn(1, SMALL.channels, *SHAPE, generator=generator())
     loss = StructureLoss((1,), classes)
     assert loss.weights[0] == 1
-    assert (loss.weights[1:] > 1).all()  # they are smaller than the background
+    assert (loss.weights[1:-1] > 1).all()  # they are smaller than the background
+    assert loss.weights[-1] == 0  # of what lies outside of a volume
     own, codes = classes.flatten().long(), torch.cat([torch.zeros(1, 4), network.codes.detach()])
     apart = raw[0].flatten(1).T[:, None] - codes
     told = torch.softmax(-apart.square().sum(2), dim=1)
@@ -188,12 +191,32 @@ def test_what_tells_the_structures_costs_less_at_every_level() -> None:
 
 
 @pytest.mark.parametrize("factor", [1, 2, 4])
-def test_shares_of_classes_are_those_of_blocks_also_at_the_far_ends(factor: int) -> None:
+def test_members_of_blocks_are_their_voxels_also_at_the_far_ends(factor: int) -> None:
     classes = torch.randint(4, (5, 6, 7), generator=generator())
     whole = torch.nn.functional.one_hot(classes, 4).permute(3, 0, 1, 2)[None].float()
     expected = block_means(whole, factor)[0].flatten(1).T
-    some = torch.randperm(len(expected), generator=generator())[:6]
-    assert torch.allclose(class_shares(classes, factor, 4, some), expected[some])
+    members = block_members(classes, factor, 4)
+    counts = torch.nn.functional.one_hot(members, 5).sum(1)[:, :4].float()
+    assert torch.allclose(counts / counts.sum(1, keepdim=True), expected)
+
+
+def test_some_voxels_speak_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    classes = scans(1).labels
+    network = replace(SMALL, levels=(1,), structures=int(classes.max())).build()
+    assert isinstance(network, CodedFeatures)
+    raw = torch.randn(1, SMALL.channels, *SHAPE, generator=generator())
+    loss = StructureLoss((1,), classes)
+    whole = loss(network, [raw], classes, generator())
+    monkeypatch.setattr(structure_loss, "_MOST_VOXELS", 200)
+    members = block_members(classes[0, 0].long(), 1, loss.count)
+    some = drawn(members, loss.count, generator())
+    assert len(some.rows) == 400
+    assert some.stands_for.sum() == pytest.approx(len(members))
+    structured = (members[some.rows] > 0).any(1)
+    assert some.stands_for[structured].sum() == pytest.approx((members > 0).sum().item())
+    draws = generator()
+    found = torch.stack([loss(network, [raw], classes, draws) for _ in range(40)])
+    assert found.mean().item() == pytest.approx(whole.item(), rel=0.02)
 
 
 def test_nothing_is_registered_while_codes_are_learned(monkeypatch) -> None:

@@ -5,11 +5,12 @@ from triton_reg.affine.register import AffineResult, AffineSettings, register_af
 from triton_reg.displacement import Displacement
 from triton_reg.features.architecture import Architecture
 from triton_reg.features.intensity import Intensity
-from triton_reg.features.learned import LearnedFeatures, Pretrained
+from triton_reg.features.learned import LearnedFeatures
 from triton_reg.features.local import LocalContrast
 from triton_reg.features.mind import MindSSC
 from triton_reg.features.network import NetworkFeatures
 from triton_reg.features.obelisk import Obelisk
+from triton_reg.features.pretrained import Pretrained
 from triton_reg.features.unet import SegmentationUNet
 from triton_reg.method import (
     FeatureExtractor,

@@ -85,11 +85,12 @@ class DioSettings(PromptedSettings):
     )
 
     def for_spacing(self, spacing_mm: tuple[float, float, float]) -> dict[str, Any]:
-        """What a working grid whose voxels are no cubes says of lengths, unless they are given."""
+        """See :meth:`FeatureSettings.for_spacing`; lengths where voxels are no cubes."""
+        told = super().for_spacing(spacing_mm)
         smallest = min(spacing_mm)
         if self.voxel is not None or max(spacing_mm) - smallest < 1e-6 * smallest:
-            return {}
-        return {"voxel": tuple(mm / smallest for mm in spacing_mm)}
+            return told
+        return told | {"voxel": tuple(mm / smallest for mm in spacing_mm)}
 
     def build(self, *, trust_code: bool = False) -> DIO:
         """The method with these settings; see :meth:`MethodConfig.build`."""

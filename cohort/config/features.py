@@ -1,5 +1,6 @@
 """Settings of what is compared, whatever the method."""
 
+import math
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -21,13 +22,14 @@ from triton_reg import (
     PromptWeights,
     SegmentationUNet,
 )
-from triton_reg.features.learned import load_features
+from triton_reg.features.pretrained import load_features
 
 FeatureName = Literal[
     "mind", "local", "intensity", "learned", "pretrained", "unet", "obelisk", "torchscript"
 ]
 
 _PRETRAINED = "brain-t1"
+_LEARNED: tuple[FeatureName, ...] = ("learned", "pretrained")
 _PROMPTS = {"labels": ("labels",), "keypoints": ("keypoints",), "both": ("labels", "keypoints")}
 _UNTRUSTED = (
     "features=torchscript would run the program in {} with your rights; "
@@ -71,6 +73,16 @@ class FeatureSettings(BaseModel):
     feature_scale: float | None = Field(
         default=None, gt=0, description="factor of learned features; what was kept with them"
     )
+    local_contrast: float | None = Field(
+        default=None,
+        ge=0,
+        description="weight of local contrast beside learned features; what was kept with them",
+    )
+    voxel_mm: Positive | None = Field(
+        default=None,
+        description="size of a voxel, by which learned features see volumes as coarse as those that"
+        " they have learned from; the cohort's",
+    )
     window: Annotated[tuple[float, float], Ascending] | None = Field(
         default=None, description="intensity window: percentiles such as 1,99 or source units"
     )
@@ -88,7 +100,9 @@ class FeatureSettings(BaseModel):
             ("mind_dilation", ("mind",)),
             ("weights", self.from_files),
             ("pretrained", ("pretrained",)),
-            ("feature_scale", ("learned", "pretrained")),
+            ("feature_scale", _LEARNED),
+            ("local_contrast", _LEARNED),
+            ("voxel_mm", _LEARNED),
         ):
             if getattr(self, name) is not None and self.extractor not in owners:
                 belongs = f"{name} belongs to features={' or '.join(owners)}"
@@ -104,6 +118,12 @@ class FeatureSettings(BaseModel):
     def prompt_kinds(self) -> tuple[str, ...]:
         """What of each pair the method is told beside the volumes: labels, keypoints."""
         return ()
+
+    def for_spacing(self, spacing_mm: tuple[float, float, float]) -> dict[str, Any]:
+        """What the voxels of a working grid say of these settings, unless they are given."""
+        if self.extractor not in _LEARNED or self.voxel_mm is not None:
+            return {}
+        return {"voxel_mm": math.prod(spacing_mm) ** (1 / 3)}
 
     def built_features(
         self, default_window: tuple[float, float], *, trust_code: bool
@@ -133,8 +153,14 @@ class FeatureSettings(BaseModel):
                 return self._from_file(NetworkFeatures.load_torchscript, "network to run")
 
     def _learned(self, features: LearnedFeatures) -> LearnedFeatures:
-        changed = {"window": self.window, "scale": self.feature_scale}
-        return replace(features, **{name: one for name, one in changed.items() if one is not None})
+        changed = {
+            "window": self.window,
+            "scale": self.feature_scale,
+            "local_contrast": self.local_contrast,
+        }
+        said = {name: one for name, one in changed.items() if one is not None}
+        own = replace(features, **said)
+        return own if self.voxel_mm is None else own.for_spacing(self.voxel_mm)
 
     def _pretrained(self) -> LearnedFeatures:
         try:

@@ -38,14 +38,14 @@ class MethodConfig(BaseModel):
         """These settings for a cohort, unless told otherwise.
 
         With masks VoxelOpt and DIO compare inside them; lengths of PDD-Net and DIO are the same
-        along every axis of the working grid.
+        along every axis of the working grid; learned features see it as coarse as those that they
+        have learned from.
         """
         settings = self.settings
         told: dict[str, Any] = {}
         if not isinstance(settings, PddNetSettings) and has_masks and settings.masked is None:
             told["masked"] = True
-        if not isinstance(settings, VoxelOptSettings):
-            told |= settings.for_spacing(spacing_mm)
+        told |= settings.for_spacing(spacing_mm)
         if not told:
             return self
         return MethodConfig(name=self.name, settings=settings.model_copy(update=told))

@@ -104,11 +104,12 @@ class PddNetSettings(PromptedSettings):
         return self.features or _FEATURES[self.preset]
 
     def for_spacing(self, spacing_mm: tuple[float, float, float]) -> dict[str, Any]:
-        """What a working grid whose voxels are no cubes says of lengths, unless they are given."""
+        """See :meth:`FeatureSettings.for_spacing`; lengths where voxels are no cubes."""
+        told = super().for_spacing(spacing_mm)
         smallest = min(spacing_mm)
         if self.voxel is not None or max(spacing_mm) - smallest < 1e-6 * smallest or self._is_cube:
-            return {}
-        return {"voxel": tuple(mm / smallest for mm in spacing_mm)}
+            return told
+        return told | {"voxel": tuple(mm / smallest for mm in spacing_mm)}
 
     @property
     def _is_cube(self) -> bool:

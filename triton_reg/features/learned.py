@@ -1,9 +1,8 @@
-"""Features that a trained network gives at several resolutions, and the files that keep them."""
+"""Features that a trained network gives at several resolutions."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
 
 import torch
 import torch.nn.functional as F
@@ -11,20 +10,22 @@ from torch import Tensor, nn
 
 from triton_reg.features.architecture import Architecture
 from triton_reg.features.intensity import Window, windowed
+from triton_reg.features.local import LocalContrast
 from triton_reg.ops.mind_ssc import mind_ssc
-from triton_reg.weights import Weights, read_kept, write_kept
+from triton_reg.weights import Weights
 
-_FORMAT = "triton-reg features 1"
-_SUFFIX = ".safetensors"
-_FOLDER = Path(__file__).parents[1] / "pretrained"
 _MIND = {"radius": 1, "dilation": 2}  # of what LKU-mini takes
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class LearnedFeatures:
     """Features of a trained network of deep implicit optimisation, at several resolutions.
 
     Each volume goes through the network alone, so features never depend on batch mates.
+
+    A network knows anatomy at the size, in voxels, at which it has learned it. Volumes of smaller
+    voxels are therefore averaged before the network sees them, see :meth:`for_spacing`; levels that
+    are finer than what it saw are interpolated from its finest.
 
     Attributes:
         weights: the network's, by the names of its ``state_dict``.
@@ -32,21 +33,55 @@ class LearnedFeatures:
         window: see :class:`triton_reg.features.intensity.Intensity`.
         scale: factor of what a call gives, for methods whose settings suit another amplitude;
             :meth:`levels_of` gives the network's own.
+        local_contrast: weight of the channels of
+            :class:`triton_reg.features.local.LocalContrast`, which follow the network's where it is
+            not 0: what is learned tells structures apart, and contrast where exactly edges are.
+        spacing_mm: size of the voxels that the network has learned from; None where nobody knows.
+        coarsening: the network sees means over so many voxels an axis, a power of 2.
     """
 
     weights: Weights
     architecture: Architecture
     window: Window = (1.0, 99.0)
     scale: float = 1.0
+    local_contrast: float = 0.0
+    spacing_mm: float | None = None
+    coarsening: int = 1
     _network: nn.Module = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        if self.coarsening < 1 or self.coarsening & (self.coarsening - 1):
+            raise ValueError(
+                f"LearnedFeatures: coarsening must be a power of 2, got {self.coarsening}"
+            )
         network = self.architecture.build().requires_grad_(False)
         self.weights.checked({
             name: tuple(tensor.shape) for name, tensor in network.state_dict().items()
         })  # fmt: skip
         network.load_state_dict(dict(self.weights.tensors))
         object.__setattr__(self, "_network", network.eval())
+
+    def __repr__(self) -> str:
+        """All that decides features, as fingerprints take it; those of old stay what they were."""
+        plain = {"local_contrast": 0.0, "coarsening": 1}
+        kept = [one.name for one in fields(self) if one.repr and one.name != "spacing_mm"]
+        shown = [name for name in kept if getattr(self, name) != plain.get(name)]
+        said = ", ".join(f"{name}={getattr(self, name)!r}" for name in shown)
+        return f"LearnedFeatures({said})"
+
+    def for_spacing(self, voxel_mm: float) -> "LearnedFeatures":
+        """The same for volumes of such voxels.
+
+        The coarsening is the power of 2 that brings them nearest to what the network has learned
+        from, as a ratio; 1 where their voxels are larger, or nobody knows.
+
+        Raises:
+            ValueError: if the size is not positive.
+        """
+        if not voxel_mm > 0:
+            raise ValueError(f"LearnedFeatures: the size of a voxel must be > 0, got {voxel_mm}")
+        halvings = round(math.log2((self.spacing_mm or voxel_mm) / voxel_mm))
+        return replace(self, coarsening=2 ** max(halvings, 0))
 
     @property
     def levels(self) -> tuple[int, ...]:
@@ -66,11 +101,14 @@ class LearnedFeatures:
             covers the volume's voxels from ``i * level``.
         """
         network = self._network.to(volume.device)
-        inputs = network_inputs(self.architecture, volume, mask, self.window)
+        seen = _block_means(volume.float(), self.coarsening)
+        inside = F.max_pool3d((mask > 0).float(), self.coarsening, ceil_mode=True)
+        inputs = network_inputs(self.architecture, seen, inside, self.window)
         with torch.no_grad():
             subjects = [network(one) for one in inputs.split(1)]
         levels = [torch.cat(parts) for parts in zip(*subjects, strict=True)]
-        return masked_levels(self.architecture, levels, mask)
+        levels = masked_levels(self.levels, self._refined(levels), mask)
+        return self._beside_contrast(levels, volume.float(), mask)
 
     def __call__(self, volume: Tensor, mask: Tensor) -> Tensor:
         """Features ``[N, C, D, H, W]`` of the level of full resolution, times the scale.
@@ -84,6 +122,29 @@ class LearnedFeatures:
                 f"level 1, got levels {self.architecture.levels}"
             )
         return self.levels_of(volume, mask)[-1] * self.scale
+
+    def _refined(self, levels: Sequence[Tensor]) -> list[Tensor]:
+        """Levels of the volume from those of what the network has seen."""
+        seen = {
+            factor * self.coarsening: one for factor, one in zip(self.levels, levels, strict=True)
+        }
+        finest = min(seen)
+        return [
+            seen[wanted] if wanted in seen else regridded(seen[finest], finest, wanted)
+            for wanted in self.levels
+        ]
+
+    def _beside_contrast(self, levels: list[Tensor], volume: Tensor, mask: Tensor) -> list[Tensor]:
+        """Levels with the channels of local contrast after their own, if it has a weight."""
+        if not self.local_contrast:
+            return levels
+        contrast = self.local_contrast * LocalContrast(window=self.window)(volume, mask)
+        return [
+            torch.cat([one, _block_means(contrast, factor)], dim=1).contiguous(
+                memory_format=torch.channels_last_3d
+            )
+            for factor, one in zip(self.levels, levels, strict=True)
+        ]
 
 
 def network_inputs(
@@ -101,13 +162,11 @@ def network_inputs(
     return F.pad(inputs, [0, missing[2], 0, missing[1], 0, missing[0]], mode="replicate")
 
 
-def masked_levels(
-    architecture: Architecture, levels: Sequence[Tensor], mask: Tensor
-) -> list[Tensor]:
+def masked_levels(factors: Sequence[int], levels: Sequence[Tensor], mask: Tensor) -> list[Tensor]:
     """Levels of a padded volume, cut to the mask's ``[N, 1, D, H, W]`` and set to 0 outside."""
     inside = (mask > 0).float()
     finished = []
-    for factor, features in zip(architecture.levels, levels, strict=True):
+    for factor, features in zip(factors, levels, strict=True):
         # 1 where any of the voxels below is inside
         covered = F.max_pool3d(inside, factor, ceil_mode=True)
         depth, height, width = covered.shape[2:]
@@ -116,85 +175,16 @@ def masked_levels(
     return finished
 
 
-def save_features(path: Path, features: LearnedFeatures, card: Mapping[str, Any]) -> None:
-    """Write features as one file, and what is to be known of them.
-
-    Args:
-        path: a ``.safetensors`` file, replaced if it is there.
-        features: whose settings and weights are kept.
-        card: facts about the training; anything that JSON can hold.
-    """
-    settings = {
-        "architecture": asdict(features.architecture),
-        "window": features.window,
-        "scale": features.scale,
-    }
-    write_kept(path, features.weights.tensors, _FORMAT, settings, card)
+def _block_means(volume: Tensor, factor: int) -> Tensor:
+    """Means over blocks of so many voxels an axis; those that stick out over what they have."""
+    if factor == 1:
+        return volume
+    return F.avg_pool3d(volume, factor, ceil_mode=True, count_include_pad=False)
 
 
-def load_features(path: Path) -> LearnedFeatures:
-    """The features that :func:`save_features` wrote.
-
-    Raises:
-        OSError: if the file cannot be read.
-        ValueError: if it is no such file, or its weights do not fit.
-    """
-    tensors, settings, _ = read_kept(path, _FORMAT)
-    architecture = settings["architecture"]
-    architecture["levels"] = tuple(architecture["levels"])
-    return LearnedFeatures(
-        weights=Weights.of(tensors),
-        architecture=Architecture(**architecture),
-        window=tuple(settings["window"]),
-        scale=settings["scale"],
-    )
-
-
-def card_of(path: Path) -> dict[str, Any]:
-    """What :func:`save_features` was told of the training; errors as of :func:`load_features`."""
-    return read_kept(path, _FORMAT).card
-
-
-@dataclass(frozen=True, repr=False)
-class Pretrained:
-    """Learned features that come with the package, by name.
-
-    Attributes:
-        name: of a file in ``triton_reg/pretrained``, without its ending.
-    """
-
-    name: str
-    _features: LearnedFeatures = field(init=False, compare=False)
-
-    def __post_init__(self) -> None:
-        known = sorted(path.stem for path in _FOLDER.glob(f"*{_SUFFIX}"))
-        if self.name not in known:
-            there = ", ".join(known) or "none"
-            raise ValueError(f"Pretrained: no features {self.name!r}; there are: {there}")
-        object.__setattr__(self, "_features", load_features(_FOLDER / f"{self.name}{_SUFFIX}"))
-
-    def __repr__(self) -> str:
-        return f"Pretrained({self.name!r}, {self._features!r})"
-
-    @property
-    def features(self) -> LearnedFeatures:
-        """What the name stands for, to change its window or scale."""
-        return self._features
-
-    @property
-    def architecture(self) -> Architecture:
-        """Of the network."""
-        return self._features.architecture
-
-    @property
-    def levels(self) -> tuple[int, ...]:
-        """See :attr:`LearnedFeatures.levels`."""
-        return self._features.levels
-
-    def levels_of(self, volume: Tensor, mask: Tensor) -> list[Tensor]:
-        """See :meth:`LearnedFeatures.levels_of`."""
-        return self._features.levels_of(volume, mask)
-
-    def __call__(self, volume: Tensor, mask: Tensor) -> Tensor:
-        """See :class:`LearnedFeatures`."""
-        return self._features(volume, mask)
+def regridded(features: Tensor, factor: int, wanted: int) -> Tensor:
+    """Features of blocks of ``factor`` voxels for blocks of another power of 2."""
+    if wanted > factor:
+        return _block_means(features, wanted // factor)
+    # corners are not aligned: centres of blocks stay where they are
+    return F.interpolate(features, scale_factor=factor / wanted, mode="trilinear")

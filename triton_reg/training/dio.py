@@ -237,7 +237,7 @@ class DIOTraining:
     def _features(self, raw: list[Tensor], example: Example) -> list[Tensor]:
         """Features of every level, with gradients."""
         levels = raw if self.coded is None else self.coded.coded(raw)
-        return masked_levels(self.architecture, levels, example.mask)
+        return masked_levels(self.architecture.levels, levels, example.mask)
 
     def _masks(
         self, target: Example, source: Example, generator: torch.Generator

@@ -1,14 +1,15 @@
 """What is trained and how: one contract, so that whoever runs a training need not know which."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Tensor
 
 from triton_reg.features.architecture import Architecture
-from triton_reg.features.learned import LearnedFeatures, save_features
+from triton_reg.features.learned import LearnedFeatures
+from triton_reg.features.pretrained import save_features
 from triton_reg.method import Method
 from triton_reg.methods.dio import DIO
 from triton_reg.methods.pdd_model import save_model
@@ -141,6 +142,7 @@ class DIORecipe:
     method: DIO
     settings: DIOTrainingSettings
     architecture: Architecture
+    voxel_mm: float | None = None  # of the scans, where it is known
     name: str = "dio"
 
     @property
@@ -184,4 +186,4 @@ class DIORecipe:
         """Write the trained features, which any method can use."""
         assert isinstance(method, DIO)
         assert isinstance(method.features, LearnedFeatures)
-        save_features(path, method.features, card)
+        save_features(path, replace(method.features, spacing_mm=self.voxel_mm), card)
