@@ -88,9 +88,14 @@ def say(message: str) -> None:
     _console.print(escape(message))
 
 
+def say_beside(message: str) -> None:
+    """One line for people beside the result, above the progress bar; log files have it too."""
+    _errors.print(escape(message))
+
+
 def say_dashboard(address: str) -> None:
-    """Where the dashboard is; beside the result, above the progress bar."""
-    _errors.print(f"dashboard {escape(address)}")
+    """Where the dashboard is."""
+    say_beside(f"dashboard {address}")
 
 
 def say_json(document: dict[str, Any]) -> None:

@@ -149,6 +149,18 @@ def test_without_folds_some_validate_and_are_scored(cohort: Cohort, tmp_path: Pa
     assert card["scores_of"] == "validation"
     assert card["scores"]["dice"] == pytest.approx(card["validation_dice"])
     assert "Nobody was held back" in Path(shown.json["report"]).read_text()
+    assert not shown.err
+
+
+def test_each_validation_is_a_line_also_in_a_log_file(cohort: Cohort, tmp_path: Path) -> None:
+    many = tiny_cohort(tmp_path / "many.zarr", subjects=10)
+    shown = cohort(
+        "train", many.path, tmp_path / "out", "--steps", 5, *QUICK,
+        "--set", "validate_every=2", "--set", "spacing=8",
+    )  # fmt: skip
+    assert shown.code == 0, shown.err
+    told = re.findall(r"^all: step (\d) of 5, loss [\d.]+, Dice 0\.\d{3}$", shown.err, re.MULTILINE)
+    assert told == ["2", "4", "5"]
 
 
 def test_without_labels_mind_trains_and_nothing_is_scored(

@@ -92,6 +92,9 @@ def train_command(
             dice = "" if news.dice is None else f", Dice {news.dice:.3f}"
             said = f"{news.fold}: loss {news.loss:.5f}{dice}"
             update(news.step, news.steps, 0, said)
+            if news.is_validated and not json:
+                of = f"step {news.step:,} of {news.steps:,}"
+                terminal.say_beside(f"{news.fold}: {of}, loss {news.loss:.5f}{dice}")
 
         def started(name: str, parameters: int) -> None:
             if not json:

@@ -41,13 +41,23 @@ _CHECKPOINT_EVERY = 25
 
 
 class News(NamedTuple):
-    """How far the training of one fold is; the Dice is that of its last validation."""
+    """How far the training of one fold is.
+
+    Attributes:
+        fold: its name.
+        step: the last one.
+        steps: at most.
+        loss: mean of the last 20.
+        dice: of the last validation.
+        is_validated: whether that was at this step.
+    """
 
     fold: str
     step: int
     steps: int
     loss: float
     dice: float | None
+    is_validated: bool
 
 
 @dataclass(frozen=True)
@@ -209,10 +219,9 @@ def _keep(course: ValidatedTraining, path: Path) -> None:
 
 
 def _news(course: ValidatedTraining, fold: str) -> News:
-    last = list(course.dices.values())[-1:]
-    steps = course.steps
-    loss = fmean(course.losses[-20:])
-    return News(fold, course.training.done, steps, loss, last[0] if last else None)
+    last, step = list(course.dices.values())[-1:], course.training.done
+    loss, dice = fmean(course.losses[-20:]), last[0] if last else None
+    return News(fold, step, course.steps, loss, dice, step in course.dices)
 
 
 def _scored(
