@@ -35,7 +35,8 @@ class LearnedFeatures:
             :meth:`levels_of` gives the network's own.
         local_contrast: weight of the channels of
             :class:`triton_reg.features.local.LocalContrast`, which follow the network's where it is
-            not 0: what is learned tells structures apart, and contrast where exactly edges are.
+            not 0: what is learned tells structures apart, and contrast where exactly edges are. It
+            is that of the level of full resolution, and falls with the root of a level's factor.
         spacing_mm: size of the voxels that the network has learned from; None where nobody knows.
         coarsening: the network sees means over so many voxels an axis, a power of 2.
     """
@@ -138,13 +139,14 @@ class LearnedFeatures:
         """Levels with the channels of local contrast after their own, if it has a weight."""
         if not self.local_contrast:
             return levels
-        contrast = self.local_contrast * LocalContrast(window=self.window)(volume, mask)
-        return [
-            torch.cat([one, _block_means(contrast, factor)], dim=1).contiguous(
-                memory_format=torch.channels_last_3d
-            )
-            for factor, one in zip(self.levels, levels, strict=True)
-        ]
+        contrast = LocalContrast(window=self.window)(volume, mask)
+        both = []
+        for factor, one in zip(self.levels, levels, strict=True):
+            # means over large blocks say less of where edges are
+            near = self.local_contrast / math.sqrt(factor) * _block_means(contrast, factor)
+            joined = torch.cat([one, near], dim=1)
+            both.append(joined.contiguous(memory_format=torch.channels_last_3d))
+        return both
 
 
 def network_inputs(
