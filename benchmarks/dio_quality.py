@@ -30,7 +30,7 @@ DEFAULT = DIO()
 
 def tried() -> dict[str, Method]:
     """Methods by what they change of the defaults."""
-    brain = Pretrained("brain-t1")
+    brain = Pretrained("brain-t1", voxel_mm=2.0)
     return {
         "default": DEFAULT,
         "free-form": replace(DEFAULT, transform="freeform"),

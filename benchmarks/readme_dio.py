@@ -12,8 +12,8 @@ _QUALITY = {
     "stationary velocity": '`DIO(transform="svf")`',
     "B-spline": '`DIO(transform="bspline")`',
     "MIND": "`DIO(features=MindSSC())`",
-    "learned": '`DIO(features=Pretrained("brain-t1"))`',
-    "VoxelOpt on learned features": '`VoxelOpt(features=Pretrained("brain-t1"))`',
+    "learned": '`DIO(features=Pretrained("brain-t1", voxel_mm=2))`',
+    "VoxelOpt on learned features": '`VoxelOpt(features=Pretrained("brain-t1", voxel_mm=2))`',
 }
 _KERNELS = (
     "free-form iteration 96x112x96x16",
@@ -40,6 +40,26 @@ def dio_quality(results: Path) -> list[str]:
         for name, row in chosen.items()
     ]  # fmt: skip
     return [intro, table("| Dice | sd ln det J | folding, % | time", lines)]
+
+
+def dio_brains(results: Path) -> list[str]:
+    """Learned and other features on brains at 4 mm, from ``dio_brains.csv``."""
+    rows = rows_of(results / "dio_brains.csv")
+    if not rows:
+        return []
+    intro = paragraph(
+        f"{rows[0]['pairs']} pairs of 24 brains that `brain-t1` has not seen, at 4 mm, where it "
+        f"has learned; mean Dice of 148 structures, {fraction(rows[0]['dice_before'])} before. The "
+        "last columns are the gain over local correlation, and its standard deviation over pairs "
+        "(`benchmarks/dio_brains.py`):"
+    )
+    lines = [
+        (row["method"], fraction(row["dice_mean"]), fraction(row["sdlogj"]),
+         f"{100 * float(row['folding']):.3f}", f"{float(row['over_lncc']):+.3f}",
+         fraction(row["over_lncc_sd"]))
+        for row in rows
+    ]  # fmt: skip
+    return [intro, table("| Dice | sd ln det J | folding, % | gain | its sd", lines)]
 
 
 def dio_kernels(results: Path) -> list[str]:

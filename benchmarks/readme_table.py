@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.markdown_tables import Row, fraction, machine, paragraph, rows_of, table, whole
 from benchmarks.readme_bench import bench_cells
-from benchmarks.readme_dio import dio_kernels, dio_quality, dio_trained
+from benchmarks.readme_dio import dio_brains, dio_kernels, dio_quality, dio_trained
 
 PROJECT = Path(__file__).parents[1]
 README = PROJECT / "README.md"
@@ -192,7 +192,8 @@ def gpus(results: Path) -> list[str]:
 
 
 TABLES = (
-    kernels, pdd_kernels, dio_kernels, quality, peers, pdd_quality, dio_quality, dio_trained,
+    kernels, pdd_kernels, dio_kernels, quality, peers, pdd_quality, dio_quality, dio_brains,
+    dio_trained,
     bench_cells, cohorts, gpus,
 )  # fmt: skip
 

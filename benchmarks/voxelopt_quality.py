@@ -123,21 +123,39 @@ def measure(
 def write_quality(
     description: str | None, results: Path, methods: Callable[[], Mapping[str, Method]]
 ) -> None:
-    """Register the pairs of the arrays named on the command line with each method in turn."""
+    """Register the pairs of the arrays named on the command line with each method in turn.
+
+    With ``--only`` these alone, and the rows of the others stay as they are.
+    """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("data", type=Path, help="ixi6_affine_2mm.npz")
+    parser.add_argument("--only", nargs="+", help="these settings; the rows of others stay")
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
-    with np.load(parser.parse_args().data) as data:
+    chosen = methods()
+    if unknown := set(arguments.only or ()) - chosen.keys():
+        parser.error(f"unknown settings: {', '.join(sorted(unknown))}; known: {', '.join(chosen)}")
+    kept = rows_there(results) if arguments.only else {}
+    with np.load(arguments.data) as data:
         volumes = torch.from_numpy(data["vols"])
         labels = torch.from_numpy(data["labs"].astype(np.int32))
     with torch.inference_mode(), results.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         published = prepared(PUBLISHED, volumes)
-        for name, method in methods().items():
+        for name, method in chosen.items():
+            if arguments.only and name not in arguments.only:
+                writer.writerow(kept[name])
+                continue
             row = name, *measure(method, published, volumes, labels)
             writer.writerow(row)
             print(*row, sep="  ", flush=True)
+
+
+def rows_there(results: Path) -> dict[str, list[str]]:
+    """Rows that were measured before, by their settings."""
+    with results.open(newline="") as file:
+        return {row[0]: row for row in csv.reader(file)}
 
 
 if __name__ == "__main__":

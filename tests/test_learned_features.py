@@ -366,9 +366,14 @@ def test_normalisation_of_a_single_voxel_is_refused() -> None:
 def test_the_features_that_come_with_the_package_say_where_they_are_from() -> None:
     brain = Pretrained("brain-t1")
     assert brain.levels == (4, 2, 1)
+    assert brain.features.spacing_mm == 4
+    assert Pretrained("brain-t1", voxel_mm=1).features.coarsening == 4
     card = card_of(Path(pretrained.__file__).parents[1] / "pretrained" / "brain-t1.safetensors")
     assert "automatic" in card["labels"]
-    assert card["scores"]["DIO, learned"]["dice"] > card["scores"]["DIO, MIND"]["dice"] + 0.03
+    dice = {name: one["dice"] for name, one in card["scores"].items() if "," in name}
+    assert dice["DIO, learned"] > dice["DIO, MIND"] + 0.03
+    assert dice["DIO, learned"] > dice["DIO, local correlation"]
+    assert dice["VoxelOpt, learned"] > dice["VoxelOpt, local contrast"]
     features = brain(torch.rand(1, 1, 16, 20, 24), torch.ones(1, 1, 16, 20, 24))
-    assert features.shape == (1, 16, 16, 20, 24)
+    assert features.shape == (1, 20, 16, 20, 24)
     assert features.isfinite().all()

@@ -7,6 +7,7 @@ import polars as pl
 import typer
 
 from cohort import terminal
+from cohort.config.features import FeatureSettings
 from cohort.config.method import method_config
 from cohort.data.storage import write_atomic
 from cohort.data.store import CohortStore
@@ -48,7 +49,7 @@ def features(
     opened = CohortStore.open(store)
     runs = {path: _settings_of(RunSpec.load(path)) for path in run or []}
     compared = dict.fromkeys([*(compare or _COMPARED), *runs.values()])
-    extractors = {said: _extractor(said, trust_code) for said in compared}
+    extractors = {said: _extractor(said, opened, trust_code) for said in compared}
     chosen = spread(list(opened.inventory().subject_digests), subjects)
     if not chosen:
         raise UsageError("E_EMPTY", f"{store} holds no subjects")
@@ -73,8 +74,8 @@ def features(
 def _settings_of(spec: RunSpec) -> str:
     """What of a run's settings concerns its features, as one would say it."""
     given = spec.method.settings.model_dump(exclude_none=True)
-    names = ("preset", "features", "weights", "window", "mind_radius", "mind_dilation")
-    said = [f"{name}={_plain(given[name])}" for name in names if name in given]
+    names = [name for name in FeatureSettings.model_fields if name in given]
+    said = [f"{name}={_plain(given[name])}" for name in names]
     return " ".join(one for one in said if one != "preset=default") or "features=local"
 
 
@@ -82,9 +83,10 @@ def _plain(value: object) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def _extractor(said: str, trust_code: bool) -> FeatureExtractor:
+def _extractor(said: str, store: CohortStore, trust_code: bool) -> FeatureExtractor:
     config = method_config("voxelopt", None, said.split())
-    return config.settings.build(trust_code=trust_code).features
+    on_grid = config.for_cohort(has_masks=False, spacing_mm=store.grid.spacing_mm)
+    return on_grid.settings.build(trust_code=trust_code).features
 
 
 def _say(out: Path, ranking: pl.DataFrame, overlaps: dict[str, dict[str, float]]) -> None:
