@@ -49,8 +49,10 @@ def dio_brains(results: Path) -> list[str]:
         return []
     intro = paragraph(
         f"{rows[0]['pairs']} pairs of 24 brains that `brain-t1` has not seen, at 4 mm, where it "
-        f"has learned; mean Dice of 148 structures, {fraction(rows[0]['dice_before'])} before. The "
-        "last columns are the gain over local correlation, and its standard deviation over pairs "
+        f"has learned; mean Dice of 148 structures, {fraction(rows[0]['dice_before'])} before. "
+        "Some of these pairs were in view while solvers and features of fewer steps were "
+        "compared. The last columns are the gain over local correlation, and its standard "
+        "deviation over pairs "
         "(`benchmarks/dio_brains.py`):"
     )
     lines = [

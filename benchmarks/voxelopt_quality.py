@@ -135,27 +135,32 @@ def write_quality(
     chosen = methods()
     if unknown := set(arguments.only or ()) - chosen.keys():
         parser.error(f"unknown settings: {', '.join(sorted(unknown))}; known: {', '.join(chosen)}")
-    kept = rows_there(results) if arguments.only else {}
+    rows = rows_there(results) if arguments.only else {}
     with np.load(arguments.data) as data:
         volumes = torch.from_numpy(data["vols"])
         labels = torch.from_numpy(data["labs"].astype(np.int32))
-    with torch.inference_mode(), results.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
+    with torch.inference_mode():
         published = prepared(PUBLISHED, volumes)
-        for name, method in chosen.items():
-            if arguments.only and name not in arguments.only:
-                writer.writerow(kept[name])
-                continue
-            row = name, *measure(method, published, volumes, labels)
-            writer.writerow(row)
-            print(*row, sep="  ", flush=True)
+        for name in arguments.only or chosen:
+            rows[name] = measure(chosen[name], published, volumes, labels)
+            print(name, *rows[name], sep="  ", flush=True)
+            write_rows(results, {key: rows[key] for key in [*chosen, *rows] if key in rows})
 
 
-def rows_there(results: Path) -> dict[str, list[str]]:
+def rows_there(results: Path) -> dict[str, tuple[str, ...]]:
     """Rows that were measured before, by their settings."""
+    if not results.exists():
+        return {}
     with results.open(newline="") as file:
-        return {row[0]: row for row in csv.reader(file)}
+        return {name: tuple(rest) for name, *rest in list(csv.reader(file))[1:]}
+
+
+def write_rows(results: Path, rows: Mapping[str, tuple[str, ...]]) -> None:
+    """All rows at once, so that an interrupt leaves those of before or these."""
+    beside = results.with_suffix(".new")
+    with beside.open("w", newline="") as file:
+        csv.writer(file).writerows([COLUMNS, *((name, *row) for name, row in rows.items())])
+    beside.replace(results)
 
 
 if __name__ == "__main__":

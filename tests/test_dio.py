@@ -22,8 +22,9 @@ from triton_reg import (
 from triton_reg.displacement import jacobian_determinant
 from triton_reg.losses import roughness
 from triton_reg.methods.dio_prompts import KeypointForce, LabelForce
-from triton_reg.methods.level_grids import LevelGrid, between, block_means, placement_on
+from triton_reg.methods.level_grids import LevelGrid, between, placement_on
 from triton_reg.methods.parametrisations import Linear, Spline
+from triton_reg.ops.blocks import block_means
 from triton_reg.ops.sampling import positions_of
 from triton_reg.ops.warp import warp
 

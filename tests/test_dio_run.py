@@ -142,7 +142,7 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     small = Architecture(kind="unet_encoder", width=4, channels=4)
     features = LearnedFeatures(weights=Weights.of(small.build().state_dict()), architecture=small)
     path = tmp_path_factory.mktemp("learned") / "features.safetensors"
-    save_features(path, replace(features, spacing_mm=4.0), {})
+    save_features(path, replace(features, spacing_mm=(4.0, 4.0, 4.0)), {})
     return path
 
 
@@ -163,10 +163,10 @@ def test_learned_features_see_a_cohort_as_coarse_as_what_they_learned_from(
 ) -> None:
     plain = config("features=learned", f"weights={learned}", name=name)
     fine = plain.for_cohort(has_masks=False, spacing_mm=(1.0, 2.0, 4.0))
-    assert fine.settings.voxel_mm == pytest.approx(2.0)
-    assert fine.build().features.coarsening == 2  # type: ignore[attr-defined]
+    assert fine.settings.voxel_mm == (1.0, 2.0, 4.0)
+    assert fine.build().features.coarsening == (4, 2, 1)  # type: ignore[attr-defined]
     assert fine.build().fingerprint != plain.build().fingerprint
-    told = config("features=learned", f"weights={learned}", "voxel_mm=4", name=name)
+    told = config("features=learned", f"weights={learned}", "voxel_mm=4,4,4", name=name)
     assert told.for_cohort(has_masks=False, spacing_mm=(2.0, 2.0, 2.0)) == told
     beside = config("features=learned", f"weights={learned}", "local_contrast=2", name=name)
     assert beside.build().features.local_contrast == 2  # type: ignore[attr-defined]

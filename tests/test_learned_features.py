@@ -16,12 +16,12 @@ from triton_reg import (
     VoxelOpt,
     register_pair,
 )
-from triton_reg.features import learned, pretrained
+from triton_reg.features import pretrained
 from triton_reg.features.architecture import Kind
 from triton_reg.features.lku_mini import LKUMini
 from triton_reg.features.pretrained import card_of, load_features, save_features
 from triton_reg.features.unet_levels import UNet
-from triton_reg.methods.level_grids import block_means
+from triton_reg.ops.blocks import block_means, reblocked
 from triton_reg.ops.mind_ssc import mind_ssc
 from triton_reg.weights import Weights
 
@@ -117,16 +117,21 @@ def test_a_padded_volume_gives_what_its_padded_copy_does() -> None:
 
 @pytest.mark.parametrize(
     ("voxel_mm", "coarsening"),
-    [(1.0, 4), (1.4, 4), (1.5, 2), (2.0, 2), (3.0, 1), (4.0, 1), (9.0, 1)],
+    [
+        ((1.0, 1.4, 1.5), (4, 4, 2)),
+        ((2.0, 3.0, 4.0), (2, 1, 1)),
+        ((9.0, 0.5, 2.0), (1, 8, 2)),  # an axis that is coarse enough stays
+    ],
 )
 def test_volumes_are_seen_as_coarse_as_those_that_were_learned_from(
-    voxel_mm: float, coarsening: int
+    voxel_mm: tuple[float, float, float], coarsening: tuple[int, int, int]
 ) -> None:
-    features = replace(features_of(SMALL), spacing_mm=4.0)
+    features = replace(features_of(SMALL), spacing_mm=(4.0, 4.0, 4.0))
     assert features.for_spacing(voxel_mm).coarsening == coarsening
-    assert features_of(SMALL).for_spacing(voxel_mm).coarsening == 1  # nobody knows
-    with pytest.raises(ValueError, match=r"must be > 0, got 0"):
-        features.for_spacing(0)
+    assert features_of(SMALL).for_spacing(voxel_mm).coarsening == (1, 1, 1)  # nobody knows
+    for wrong in (0.0, -1.0, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match="voxel_mm must be three sizes above 0"):
+            features.for_spacing((1.0, wrong, 1.0))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -135,29 +140,46 @@ def test_coarser_seen_features_are_those_of_the_means_put_on_the_volumes_levels(
     kind: Kind, levels: tuple[int, ...]
 ) -> None:
     features = features_of(Architecture(kind=kind, levels=levels, channels=3, width=4))
-    volume, mask = volumes(1), torch.ones(1, 1, *SHAPE)
-    means = torch.nn.functional.avg_pool3d(volume, 2, ceil_mode=True)
-    own = features.levels_of(means, torch.ones_like(means))
-    found = replace(features, coarsening=2).levels_of(volume, mask)
-    assert [list(one.shape[2:]) for one in found] == [
-        [-(-size // level) for size in SHAPE] for level in levels
-    ]
-    for level, one in zip(levels, found, strict=True):
-        if level // 2 in levels:
-            assert torch.equal(one, own[levels.index(level // 2)])
-    if levels[-1] == 1:
-        # in the middle of each block of voxels lies what the network gave for it
-        fine = torch.nn.functional.avg_pool3d(found[-1], 2)[..., 1:-1, 1:-1, 1:-1]
-        inner = own[-1][..., 1 : fine.shape[2] + 1, 1 : fine.shape[3] + 1, 1 : fine.shape[4] + 1]
-        assert torch.corrcoef(torch.stack([fine.flatten(), inner.flatten()]))[0, 1] > 0.8
+    shape = (32, 32, 64)  # so that nothing is continued
+    volume = torch.cat([smooth_volume(shape, seed) for seed in range(2)])
+    mask = torch.ones(2, 1, *shape)
+    mask[1, :, :5] = 0
+    means = torch.nn.functional.avg_pool3d(volume, 2)
+    own = features.levels_of(means, torch.nn.functional.max_pool3d(mask, 2))
+    found = replace(features, coarsening=(2, 2, 2)).levels_of(volume, mask)
+    coarser = {(4, 2, 1): own[1:], (4, 1): [block_means(own[-1], 2)], (2,): []}
+    for one, wanted in zip(found, coarser[levels], strict=False):
+        assert torch.allclose(one[:1], wanted[:1], atol=1e-6)
+    # the finest lies between the centres of the blocks that the network has seen
+    up = torch.nn.functional.interpolate(own[-1], scale_factor=2.0, mode="trilinear")
+    assert torch.allclose(found[-1][:1], up[:1], atol=1e-6)
+    alone = replace(features, coarsening=(2, 2, 2)).levels_of(volume[1:], mask[1:])
+    for level, both, one in zip(levels, found, alone, strict=True):
+        assert torch.equal(both[1:], one)
+        covered = torch.nn.functional.max_pool3d(mask[1:], level) > 0
+        assert torch.equal((one != 0).any(1, keepdim=True), covered)
 
 
-def test_a_linear_ramp_of_features_stays_where_it_is_on_finer_levels() -> None:
+def test_any_coarsening_serves_any_size() -> None:
+    features = features_of(Architecture(kind="lku_mini", channels=3, width=4))
+    for shape in ((9, 17, 20), (5, 40, 33), (2, 16, 18)):
+        volume = smooth_volume(shape, 0)
+        found = replace(features, coarsening=(8, 1, 2)).levels_of(volume, torch.ones_like(volume))
+        assert [list(one.shape[2:]) for one in found] == [
+            [-(-size // level) for size in shape] for level in (4, 2, 1)
+        ]
+        assert all(one.isfinite().all() for one in found)
+
+
+def test_a_linear_ramp_of_features_stays_where_it_is_on_other_blocks() -> None:
     ramp = torch.arange(8.0).view(1, 1, 8, 1, 1).expand(1, 1, 8, 4, 4)
-    fine = learned.regridded(ramp, 4, 1)[0, 0, :, 0, 0]
+    fine = reblocked(ramp, (4, 1, 2), 1)
+    assert fine.shape == (1, 1, 32, 4, 8)
     centres = (torch.arange(32.0) - 1.5) / 4  # of fine voxels, in blocks
-    assert torch.allclose(fine[2:-2], centres[2:-2], atol=1e-5)
-    assert torch.equal(learned.regridded(ramp, 2, 4)[0, 0, :, 0, 0], torch.arange(4.0) * 2 + 0.5)
+    assert torch.allclose(fine[0, 0, 2:-2, 0, 0], centres[2:-2], atol=1e-5)
+    coarse = reblocked(ramp, (2, 8, 4), 4)
+    assert coarse.shape == (1, 1, 4, 8, 4)
+    assert torch.equal(coarse[0, 0, :, 0, 0], torch.arange(4.0) * 2 + 0.5)
 
 
 def test_local_contrast_stands_beside_what_was_learned() -> None:
@@ -178,16 +200,25 @@ def test_local_contrast_stands_beside_what_was_learned() -> None:
 
 def test_files_say_what_the_network_has_learned_from(tmp_path: Path) -> None:
     path = tmp_path / "features.safetensors"
-    features = replace(features_of(SMALL), spacing_mm=4.0, local_contrast=3.0)
-    save_features(path, features.for_spacing(2.0), {})
+    features = replace(features_of(SMALL), spacing_mm=(4.0, 4.0, 4.0), local_contrast=3.0)
+    save_features(path, features.for_spacing((2.0, 2.0, 2.0)), {})
     kept = load_features(path)
     assert repr(kept) == repr(features)  # how coarse volumes are is not its affair
-    assert kept.spacing_mm == 4.0
+    assert kept.spacing_mm == (4.0, 4.0, 4.0)
 
 
-def test_a_coarsening_that_is_no_power_of_two_is_refused() -> None:
-    with pytest.raises(ValueError, match="coarsening must be a power of 2, got 3"):
-        replace(features_of(SMALL), coarsening=3)
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"coarsening": (2, 3, 1)}, r"coarsening must be powers of 2, got \(2, 3, 1\)"),
+        ({"coarsening": (0, 1, 1)}, "coarsening must be powers of 2"),
+        ({"local_contrast": -1.0}, "local_contrast must be 0 or more, got -1"),
+        ({"spacing_mm": (4.0, 0.0, 4.0)}, "spacing_mm must be three sizes above 0"),
+    ],
+)
+def test_bad_settings_of_learned_features_are_refused(settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(features_of(SMALL), **settings)
 
 
 def test_features_are_zero_where_no_voxel_is_inside_the_mask() -> None:
@@ -301,7 +332,7 @@ def test_weights_and_settings_change_the_fingerprint() -> None:
         features_of(SMALL, seed=1),
         replace(first, window=(0.0, 99.0)),
         replace(first, scale=2.0),
-        replace(first, coarsening=2),
+        replace(first, coarsening=(2, 1, 1)),
         replace(first, local_contrast=1.0),
         features_of(replace(SMALL, width=4)),
     ]
@@ -313,7 +344,7 @@ def test_features_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(pretrained, "_FOLDER", tmp_path)
     with pytest.raises(ValueError, match="no features 'brain'; there are: none"):
         Pretrained("brain")
-    features = replace(features_of(SMALL), spacing_mm=4.0)
+    features = replace(features_of(SMALL), spacing_mm=(4.0, 4.0, 4.0))
     for name in ("knee", "brain"):
         save_features(tmp_path / f"{name}.safetensors", features, {})
     brain, mask = Pretrained("brain"), torch.ones(1, 1, *SHAPE)
@@ -325,7 +356,7 @@ def test_features_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     for one, other in zip(brain.levels_of(volumes(1), mask), wanted, strict=True):
         assert torch.equal(one, other)
     finer = Pretrained("brain", voxel_mm=2.0)
-    assert repr(finer.features) == repr(features.for_spacing(2.0))
+    assert repr(finer.features) == repr(features.for_spacing((2.0, 2.0, 2.0)))
     assert finer != brain
     assert VoxelOpt(features=finer).fingerprint != VoxelOpt(features=brain).fingerprint
     for name in ("heart", "../brain"):
@@ -366,8 +397,8 @@ def test_normalisation_of_a_single_voxel_is_refused() -> None:
 def test_the_features_that_come_with_the_package_say_where_they_are_from() -> None:
     brain = Pretrained("brain-t1")
     assert brain.levels == (4, 2, 1)
-    assert brain.features.spacing_mm == 4
-    assert Pretrained("brain-t1", voxel_mm=1).features.coarsening == 4
+    assert brain.features.spacing_mm == (4, 4, 4)
+    assert Pretrained("brain-t1", voxel_mm=1).features.coarsening == (4, 4, 4)
     card = card_of(Path(pretrained.__file__).parents[1] / "pretrained" / "brain-t1.safetensors")
     assert "automatic" in card["labels"]
     dice = {name: one["dice"] for name, one in card["scores"].items() if "," in name}

@@ -9,7 +9,8 @@ from helpers import smooth_volume
 from triton_reg import DIO, Architecture
 from triton_reg.features.coded import CodedFeatures
 from triton_reg.features.pretrained import load_features
-from triton_reg.methods.level_grids import LevelGrid, block_means
+from triton_reg.methods.level_grids import LevelGrid
+from triton_reg.ops.blocks import block_means
 from triton_reg.training import structure_loss
 from triton_reg.training.augment import (
     random_affine,
@@ -96,14 +97,14 @@ def test_the_same_seed_gives_the_same_bits_also_after_a_stop() -> None:
 
 
 def test_what_was_learned_registers_as_the_recipe_says(tmp_path) -> None:
-    recipe = DIORecipe(METHOD, SETTINGS, SMALL, voxel_mm=2.5)
+    recipe = DIORecipe(METHOD, SETTINGS, SMALL, spacing_mm=(2.0, 2.0, 2.5))
     made = recipe.start(scans())
     made.step()
     method = made.trained()
     assert method.transform == METHOD.transform
     assert recipe.facts()["method"]["network"]["kind"] == "unet_encoder"
     recipe.save(tmp_path / "features.safetensors", method, {"of": "a test"})
-    assert load_features(tmp_path / "features.safetensors").spacing_mm == 2.5
+    assert load_features(tmp_path / "features.safetensors").spacing_mm == (2.0, 2.0, 2.5)
 
 
 def test_levels_join_one_after_the_other() -> None:
@@ -201,8 +202,10 @@ def test_members_of_blocks_are_their_voxels_also_at_the_far_ends(factor: int) ->
 
 
 def test_some_voxels_speak_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    classes = scans(1).labels
-    network = replace(SMALL, levels=(1,), structures=int(classes.max())).build()
+    classes = scans(1).labels.clone()
+    rare = int(classes.max()) + 1
+    classes[0, 0, 4, 4, 3:6] = rare  # most draws miss it
+    network = replace(SMALL, levels=(1,), structures=rare).build()
     assert isinstance(network, CodedFeatures)
     raw = torch.randn(1, SMALL.channels, *SHAPE, generator=generator())
     loss = StructureLoss((1,), classes)
@@ -212,6 +215,7 @@ def test_some_voxels_speak_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
     some = drawn(members, loss.count, generator())
     assert len(some.rows) == 400
     assert some.stands_for.sum() == pytest.approx(len(members))
+    assert torch.equal(some.there, torch.bincount(classes.flatten().long()).float())
     structured = (members[some.rows] > 0).any(1)
     assert some.stands_for[structured].sum() == pytest.approx((members > 0).sum().item())
     draws = generator()

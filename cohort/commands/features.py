@@ -74,7 +74,8 @@ def features(
 def _settings_of(spec: RunSpec) -> str:
     """What of a run's settings concerns its features, as one would say it."""
     given = spec.method.settings.model_dump(exclude_none=True)
-    names = [name for name in FeatureSettings.model_fields if name in given]
+    # the size of voxels is that of the store which is looked at here
+    names = [name for name in FeatureSettings.model_fields if name in given and name != "voxel_mm"]
     said = [f"{name}={_plain(given[name])}" for name in names]
     return " ".join(one for one in said if one != "preset=default") or "features=local"
 

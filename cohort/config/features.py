@@ -1,6 +1,5 @@
 """Settings of what is compared, whatever the method."""
 
-import math
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -78,10 +77,10 @@ class FeatureSettings(BaseModel):
         ge=0,
         description="weight of local contrast beside learned features; what was kept with them",
     )
-    voxel_mm: Positive | None = Field(
+    voxel_mm: tuple[Positive, Positive, Positive] | None = Field(
         default=None,
-        description="size of a voxel, by which learned features see volumes as coarse as those that"
-        " they have learned from; the cohort's",
+        description="sizes of a voxel, by which learned features see volumes as coarse as those"
+        " that they have learned from; the cohort's",
     )
     window: Annotated[tuple[float, float], Ascending] | None = Field(
         default=None, description="intensity window: percentiles such as 1,99 or source units"
@@ -120,10 +119,15 @@ class FeatureSettings(BaseModel):
         return ()
 
     def for_spacing(self, spacing_mm: tuple[float, float, float]) -> dict[str, Any]:
-        """What the voxels of a working grid say of these settings, unless they are given."""
+        """What the voxels of a working grid say of these settings, unless they are given.
+
+        Raises:
+            UsageError: ``E_WEIGHTS`` if a file of learned features is of no use.
+        """
         if self.extractor not in _LEARNED or self.voxel_mm is not None:
             return {}
-        return {"voxel_mm": math.prod(spacing_mm) ** (1 / 3)}
+        is_known = self._learned_from().spacing_mm is not None
+        return {"voxel_mm": tuple(spacing_mm)} if is_known else {}
 
     def built_features(
         self, default_window: tuple[float, float], *, trust_code: bool
@@ -139,10 +143,8 @@ class FeatureSettings(BaseModel):
                 return LocalContrast(window=window)
             case "intensity":
                 return Intensity(window=window)
-            case "learned":
-                return self._learned(self.from_weights(load_features, "file of learned features"))
-            case "pretrained":
-                return self._learned(self._pretrained())
+            case "learned" | "pretrained":
+                return self._changed(self._learned_from())
             case "unet":
                 return self._from_file(SegmentationUNet.load, "checkpoint of the U-Net")
             case "obelisk":
@@ -152,7 +154,17 @@ class FeatureSettings(BaseModel):
                     raise UsageError("E_TRUST", _UNTRUSTED.format(self.weights))
                 return self._from_file(NetworkFeatures.load_torchscript, "network to run")
 
-    def _learned(self, features: LearnedFeatures) -> LearnedFeatures:
+    def _learned_from(self) -> LearnedFeatures:
+        """Learned features as their file has them."""
+        if self.extractor == "learned":
+            return self.from_weights(load_features, "file of learned features")
+        try:
+            return Pretrained(self.pretrained or _PRETRAINED).features
+        except ValueError as error:
+            raise UsageError("E_SETTING", str(error)) from None
+
+    def _changed(self, features: LearnedFeatures) -> LearnedFeatures:
+        """The same with these settings."""
         changed = {
             "window": self.window,
             "scale": self.feature_scale,
@@ -161,12 +173,6 @@ class FeatureSettings(BaseModel):
         said = {name: one for name, one in changed.items() if one is not None}
         own = replace(features, **said)
         return own if self.voxel_mm is None else own.for_spacing(self.voxel_mm)
-
-    def _pretrained(self) -> LearnedFeatures:
-        try:
-            return Pretrained(self.pretrained or _PRETRAINED).features
-        except ValueError as error:
-            raise UsageError("E_SETTING", str(error)) from None
 
     def _from_file(self, load: Callable[..., FeatureExtractor], what: str) -> FeatureExtractor:
         given = {} if self.window is None else {"window": self.window}

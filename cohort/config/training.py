@@ -1,6 +1,5 @@
 """Settings of ``cohort train``: those of the method that is trained, and of how it is trained."""
 
-import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -83,7 +82,7 @@ def _recipe(
     on_grid = settings.model_copy(update=settings.for_spacing(spacing_mm))
     if isinstance(on_grid, PddNetSettings):
         return pdd_recipe(on_grid, given)
-    return dio_recipe(on_grid, given, math.prod(spacing_mm) ** (1 / 3))
+    return dio_recipe(on_grid, given, spacing_mm)
 
 
 def _taken(assignments: list[str], choices: type[BaseModel]) -> tuple[dict[str, Any], list[str]]:

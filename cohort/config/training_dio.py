@@ -48,14 +48,16 @@ class DioTrainingChoices(BaseModel):
     precision: Literal["float32", "bfloat16"] | None = None
 
 
-def dio_recipe(settings: DioSettings, given: dict[str, Any], voxel_mm: float) -> DIORecipe:
+def dio_recipe(
+    settings: DioSettings, given: dict[str, Any], spacing_mm: tuple[float, float, float]
+) -> DIORecipe:
     """The training of these settings.
 
     Args:
         settings: of the method, for the working grid.
         given: fields of :class:`triton_reg.training.dio_settings.DIOTrainingSettings` and of the
             network, and ``supervision``.
-        voxel_mm: size of the working grid's voxels.
+        spacing_mm: of the working grid.
 
     Raises:
         UsageError: ``E_SETTING`` for a setting that the training decides, or a supervision that
@@ -85,4 +87,4 @@ def dio_recipe(settings: DioSettings, given: dict[str, Any], voxel_mm: float) ->
         architecture = Architecture(**{"kind": "unet", **network, **levels})
     except ValueError as error:
         raise UsageError("E_SETTING", str(error)) from None
-    return DIORecipe(method, replace(DIOTrainingSettings(), **given), architecture, voxel_mm)
+    return DIORecipe(method, replace(DIOTrainingSettings(), **given), architecture, spacing_mm)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
@@ -11,8 +11,12 @@ from torch import Tensor, nn
 from triton_reg.features.architecture import Architecture
 from triton_reg.features.intensity import Window, windowed
 from triton_reg.features.local import LocalContrast
+from triton_reg.ops.blocks import block_means, continued, reblocked
 from triton_reg.ops.mind_ssc import mind_ssc
+from triton_reg.ops.resize import Shape
 from triton_reg.weights import Weights
+
+Spacing = tuple[float, float, float]
 
 _MIND = {"radius": 1, "dilation": 2}  # of what LKU-mini takes
 
@@ -25,7 +29,7 @@ class LearnedFeatures:
 
     A network knows anatomy at the size, in voxels, at which it has learned it. Volumes of smaller
     voxels are therefore averaged before the network sees them, see :meth:`for_spacing`; levels that
-    are finer than what it saw are interpolated from its finest.
+    are finer than what it saw are interpolated.
 
     Attributes:
         weights: the network's, by the names of its ``state_dict``.
@@ -37,8 +41,8 @@ class LearnedFeatures:
             :class:`triton_reg.features.local.LocalContrast`, which follow the network's where it is
             not 0: what is learned tells structures apart, and contrast where exactly edges are. It
             is that of the level of full resolution, and falls with the root of a level's factor.
-        spacing_mm: size of the voxels that the network has learned from; None where nobody knows.
-        coarsening: the network sees means over so many voxels an axis, a power of 2.
+        spacing_mm: sizes of the voxels that the network has learned from; None where nobody knows.
+        coarsening: the network sees means over so many voxels along each axis, powers of 2.
     """
 
     weights: Weights
@@ -46,15 +50,21 @@ class LearnedFeatures:
     window: Window = (1.0, 99.0)
     scale: float = 1.0
     local_contrast: float = 0.0
-    spacing_mm: float | None = None
-    coarsening: int = 1
+    spacing_mm: Spacing | None = None
+    coarsening: Shape = (1, 1, 1)
     _network: nn.Module = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.coarsening < 1 or self.coarsening & (self.coarsening - 1):
+        if any(one < 1 or one & (one - 1) for one in self.coarsening):
             raise ValueError(
-                f"LearnedFeatures: coarsening must be a power of 2, got {self.coarsening}"
+                f"LearnedFeatures: coarsening must be powers of 2, got {self.coarsening}"
             )
+        if not (math.isfinite(self.local_contrast) and self.local_contrast >= 0):
+            raise ValueError(
+                f"LearnedFeatures: local_contrast must be 0 or more, got {self.local_contrast}"
+            )
+        if self.spacing_mm is not None:
+            _check_sizes("spacing_mm", self.spacing_mm)
         network = self.architecture.build().requires_grad_(False)
         self.weights.checked({
             name: tuple(tensor.shape) for name, tensor in network.state_dict().items()
@@ -64,25 +74,31 @@ class LearnedFeatures:
 
     def __repr__(self) -> str:
         """All that decides features, as fingerprints take it; those of old stay what they were."""
-        plain = {"local_contrast": 0.0, "coarsening": 1}
-        kept = [one.name for one in fields(self) if one.repr and one.name != "spacing_mm"]
-        shown = [name for name in kept if getattr(self, name) != plain.get(name)]
-        said = ", ".join(f"{name}={getattr(self, name)!r}" for name in shown)
-        return f"LearnedFeatures({said})"
+        names = ["weights", "architecture", "window", "scale"]
+        if self.coarsening != (1, 1, 1):
+            names.append("coarsening")
+        said = [f"{name}={getattr(self, name)!r}" for name in names]
+        if self.local_contrast:
+            said.append(f"beside={self._contrast!r} * {self.local_contrast!r} / sqrt(level)")
+        return f"LearnedFeatures({', '.join(said)})"
 
-    def for_spacing(self, voxel_mm: float) -> "LearnedFeatures":
-        """The same for volumes of such voxels.
+    def for_spacing(self, voxel_mm: Spacing) -> "LearnedFeatures":
+        """The same for volumes of such voxels, fixed and moving alike.
 
-        The coarsening is the power of 2 that brings them nearest to what the network has learned
-        from, as a ratio; 1 where their voxels are larger, or nobody knows.
+        The coarsening of each axis is the power of 2 that brings them nearest to what the network
+        has learned from, as a ratio; 1 where their voxels are larger, or nobody knows.
+
+        Args:
+            voxel_mm: sizes of the volumes' voxels.
 
         Raises:
-            ValueError: if the size is not positive.
+            ValueError: if a size is not positive.
         """
-        if not voxel_mm > 0:
-            raise ValueError(f"LearnedFeatures: the size of a voxel must be > 0, got {voxel_mm}")
-        halvings = round(math.log2((self.spacing_mm or voxel_mm) / voxel_mm))
-        return replace(self, coarsening=2 ** max(halvings, 0))
+        _check_sizes("voxel_mm", voxel_mm)
+        learned = self.spacing_mm or voxel_mm
+        ratios = (math.log2(one / own) for one, own in zip(learned, voxel_mm, strict=True))
+        depth, height, width = (2 ** max(round(ratio), 0) for ratio in ratios)
+        return replace(self, coarsening=(depth, height, width))
 
     @property
     def levels(self) -> tuple[int, ...]:
@@ -102,13 +118,12 @@ class LearnedFeatures:
             covers the volume's voxels from ``i * level``.
         """
         network = self._network.to(volume.device)
-        seen = _block_means(volume.float(), self.coarsening)
-        inside = F.max_pool3d((mask > 0).float(), self.coarsening, ceil_mode=True)
+        seen, inside = self._coarsened(volume.float(), (mask > 0).float())
         inputs = network_inputs(self.architecture, seen, inside, self.window)
         with torch.no_grad():
             subjects = [network(one) for one in inputs.split(1)]
         levels = [torch.cat(parts) for parts in zip(*subjects, strict=True)]
-        levels = masked_levels(self.levels, self._refined(levels), mask)
+        levels = masked_levels(self.levels, self._on_volume(levels), mask)
         return self._beside_contrast(levels, volume.float(), mask)
 
     def __call__(self, volume: Tensor, mask: Tensor) -> Tensor:
@@ -124,26 +139,43 @@ class LearnedFeatures:
             )
         return self.levels_of(volume, mask)[-1] * self.scale
 
-    def _refined(self, levels: Sequence[Tensor]) -> list[Tensor]:
-        """Levels of the volume from those of what the network has seen."""
-        seen = {
-            factor * self.coarsening: one for factor, one in zip(self.levels, levels, strict=True)
-        }
-        finest = min(seen)
-        return [
-            seen[wanted] if wanted in seen else regridded(seen[finest], finest, wanted)
-            for wanted in self.levels
-        ]
+    @property
+    def _contrast(self) -> LocalContrast:
+        return LocalContrast(window=self.window)
+
+    def _coarsened(self, volume: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """What the network sees of volumes ``[N, 1, D, H, W]``, and which of it has a voxel inside
+        the mask; both go on beyond far ends that do not fill a block."""
+        if self.coarsening == (1, 1, 1):
+            return volume, mask
+        whole, inside = continued(volume, self.coarsening), continued(mask, self.coarsening)
+        return F.avg_pool3d(whole, self.coarsening), F.max_pool3d(inside, self.coarsening)
+
+    def _on_volume(self, levels: Sequence[Tensor]) -> list[Tensor]:
+        """Levels of the volume from those of what the network has seen.
+
+        Each comes from the coarsest of these whose blocks are nowhere larger, or else the finest.
+        """
+        if self.coarsening == (1, 1, 1):
+            return list(levels)
+        widest = max(self.coarsening)
+        found = []
+        for wanted in self.levels:
+            fitting = [at for at, own in enumerate(self.levels) if own * widest <= wanted]
+            chosen = fitting[0] if fitting else len(levels) - 1
+            depth, height, width = (self.levels[chosen] * one for one in self.coarsening)
+            found.append(reblocked(levels[chosen], (depth, height, width), wanted))
+        return found
 
     def _beside_contrast(self, levels: list[Tensor], volume: Tensor, mask: Tensor) -> list[Tensor]:
         """Levels with the channels of local contrast after their own, if it has a weight."""
         if not self.local_contrast:
             return levels
-        contrast = LocalContrast(window=self.window)(volume, mask)
+        contrast = self._contrast(volume, mask)
         both = []
         for factor, one in zip(self.levels, levels, strict=True):
             # means over large blocks say less of where edges are
-            near = self.local_contrast / math.sqrt(factor) * _block_means(contrast, factor)
+            near = self.local_contrast / math.sqrt(factor) * block_means(contrast, factor)
             joined = torch.cat([one, near], dim=1)
             both.append(joined.contiguous(memory_format=torch.channels_last_3d))
         return both
@@ -160,8 +192,8 @@ def network_inputs(
     inputs = windowed(volume.float(), mask, window)
     if architecture.kind == "lku_mini":
         inputs = mind_ssc(inputs, **_MIND)
-    missing = [-size % architecture.unit for size in volume.shape[2:]]
-    return F.pad(inputs, [0, missing[2], 0, missing[1], 0, missing[0]], mode="replicate")
+    unit = architecture.unit
+    return continued(inputs, (unit, unit, unit))
 
 
 def masked_levels(factors: Sequence[int], levels: Sequence[Tensor], mask: Tensor) -> list[Tensor]:
@@ -177,16 +209,6 @@ def masked_levels(factors: Sequence[int], levels: Sequence[Tensor], mask: Tensor
     return finished
 
 
-def _block_means(volume: Tensor, factor: int) -> Tensor:
-    """Means over blocks of so many voxels an axis; those that stick out over what they have."""
-    if factor == 1:
-        return volume
-    return F.avg_pool3d(volume, factor, ceil_mode=True, count_include_pad=False)
-
-
-def regridded(features: Tensor, factor: int, wanted: int) -> Tensor:
-    """Features of blocks of ``factor`` voxels for blocks of another power of 2."""
-    if wanted > factor:
-        return _block_means(features, wanted // factor)
-    # corners are not aligned: centres of blocks stay where they are
-    return F.interpolate(features, scale_factor=factor / wanted, mode="trilinear")
+def _check_sizes(name: str, sizes: Spacing) -> None:
+    if len(sizes) != 3 or not all(math.isfinite(one) and one > 0 for one in sizes):
+        raise ValueError(f"LearnedFeatures: {name} must be three sizes above 0, got {sizes}")

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from triton_reg.features.architecture import Architecture
-from triton_reg.features.learned import LearnedFeatures
+from triton_reg.features.learned import LearnedFeatures, Spacing
 from triton_reg.weights import Weights, read_kept, write_kept
 
 _FORMAT = "triton-reg features 1"
@@ -43,16 +43,16 @@ def load_features(path: Path) -> LearnedFeatures:
         ValueError: if it is no such file, or its weights do not fit.
     """
     tensors, settings, _ = read_kept(path, _FORMAT)
-    architecture = settings["architecture"]
+    # files from before they were known lack spacing and contrast
+    architecture, spacing = settings["architecture"], settings.get("spacing_mm")
     architecture["levels"] = tuple(architecture["levels"])
     return LearnedFeatures(
         weights=Weights.of(tensors),
         architecture=Architecture(**architecture),
         window=tuple(settings["window"]),
         scale=settings["scale"],
-        # files from before these were known lack them
         local_contrast=settings.get("local_contrast", 0.0),
-        spacing_mm=settings.get("spacing_mm"),
+        spacing_mm=None if spacing is None else tuple(spacing),
     )
 
 
@@ -67,12 +67,12 @@ class Pretrained:
 
     Attributes:
         name: of a file in ``triton_reg/pretrained``, without its ending.
-        voxel_mm: size of the volumes' voxels, see :meth:`LearnedFeatures.for_spacing`; None for
-            that which the network has learned from.
+        voxel_mm: size of the volumes' voxels, or sizes along each axis, see
+            :meth:`LearnedFeatures.for_spacing`; None for those that the network has learned from.
     """
 
     name: str
-    voxel_mm: float | None = None
+    voxel_mm: float | Spacing | None = None
     _features: LearnedFeatures = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -82,7 +82,8 @@ class Pretrained:
             raise ValueError(f"Pretrained: no features {self.name!r}; there are: {there}")
         features = load_features(_FOLDER / f"{self.name}{_SUFFIX}")
         if self.voxel_mm is not None:
-            features = features.for_spacing(self.voxel_mm)
+            one = self.voxel_mm
+            features = features.for_spacing(one if isinstance(one, tuple) else (one, one, one))
         object.__setattr__(self, "_features", features)
 
     def __repr__(self) -> str:

@@ -14,10 +14,10 @@ from triton_reg.method import FeatureExtractor, Features, Prompts, Result, at_le
 from triton_reg.methods.descent import StopRule
 from triton_reg.methods.dio_settings import TRANSFORMS, DescentSettings, Transform
 from triton_reg.methods.dio_solver import Sides, Solver
-from triton_reg.methods.level_grids import block_means
 from triton_reg.methods.prompt_terms import PromptWeights
 from triton_reg.methods.regularisers import Regularisers
 from triton_reg.ops.advance import Vector
+from triton_reg.ops.blocks import block_means
 from triton_reg.ops.feature_force import ForceSettings, Loss
 from triton_reg.ops.resize import grid_shape
 from triton_reg.ops.sampling import Derivative

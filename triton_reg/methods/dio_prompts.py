@@ -5,9 +5,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from triton_reg.method import Prompts
-from triton_reg.methods.level_grids import LevelGrid, block_means
+from triton_reg.methods.level_grids import LevelGrid
 from triton_reg.methods.prompt_terms import PromptWeights
 from triton_reg.ops.advance import Vector
+from triton_reg.ops.blocks import block_means
 from triton_reg.ops.feature_force import Force, ForceSettings, feature_force
 
 

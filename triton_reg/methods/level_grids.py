@@ -30,13 +30,6 @@ class LevelGrid(NamedTuple):
         return (self.factor - 1) / 2
 
 
-def block_means(volume: Tensor, factor: int) -> Tensor:
-    """``[B, C, D, H, W]`` averaged over blocks; those that stick out over what they have."""
-    if factor == 1:
-        return volume
-    return F.avg_pool3d(volume, factor, ceil_mode=True, count_include_pad=False)
-
-
 def between(field: Tensor, coarse: LevelGrid, fine: LevelGrid) -> Tensor:
     """A field ``[B, C, *coarse.shape]`` at the voxels of a finer level, linearly; values stay."""
     if coarse.factor == fine.factor:

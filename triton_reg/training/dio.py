@@ -32,8 +32,8 @@ class DIOTraining:
     registers their features without gradients, and descends on what the displacement of each level
     leaves unlike; the gradient passes the optimum by one of the ways of
     :mod:`triton_reg.methods.implicit`. A level's loss reaches that level's features alone. The same
-    scans, settings and number of threads give the same weights, bit for bit, also where
-    :meth:`state` was kept in between.
+    scans, settings and number of threads give the same weights, bit for bit, on a CPU, also where
+    :meth:`state` was kept in between; on a GPU sums are taken in any order.
 
     Several processes that have joined a ``torch.distributed`` group share the pairs of each step,
     as those of :class:`triton_reg.training.pdd_net.PDDTraining` do.

@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from triton_reg.losses import local_correlation_loss, soft_dice
-from triton_reg.methods.level_grids import LevelGrid, block_means
+from triton_reg.methods.level_grids import LevelGrid
+from triton_reg.ops.blocks import block_means
 from triton_reg.ops.warp import warp
 from triton_reg.training.dio_settings import DIOTrainingSettings
 

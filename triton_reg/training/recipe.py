@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from triton_reg.features.architecture import Architecture
-from triton_reg.features.learned import LearnedFeatures
+from triton_reg.features.learned import LearnedFeatures, Spacing
 from triton_reg.features.pretrained import save_features
 from triton_reg.method import Method
 from triton_reg.methods.dio import DIO
@@ -19,6 +19,7 @@ from triton_reg.training.dio_settings import DIOTrainingSettings
 from triton_reg.training.pdd_net import PDDTraining
 from triton_reg.training.pdd_settings import TrainingSettings
 from triton_reg.training.scans import Scans
+from triton_reg.training.structure_loss import ARITHMETIC
 
 
 class Training(Protocol):
@@ -142,7 +143,7 @@ class DIORecipe:
     method: DIO
     settings: DIOTrainingSettings
     architecture: Architecture
-    voxel_mm: float | None = None  # of the scans, where it is known
+    spacing_mm: Spacing | None = None  # of the scans, where it is known
     name: str = "dio"
 
     @property
@@ -169,6 +170,7 @@ class DIORecipe:
         method, network = self.method, asdict(self.architecture)
         if self.settings.codes:
             network["structures"] = "those of the labels"
+            network["structure_loss"] = ARITHMETIC
         elif not self.architecture.structures:
             del network["structures"]  # as it was before there were any
         return {
@@ -186,4 +188,4 @@ class DIORecipe:
         """Write the trained features, which any method can use."""
         assert isinstance(method, DIO)
         assert isinstance(method.features, LearnedFeatures)
-        save_features(path, replace(method.features, spacing_mm=self.voxel_mm), card)
+        save_features(path, replace(method.features, spacing_mm=self.spacing_mm), card)

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from triton_reg.features.coded import CodedFeatures
 
+ARITHMETIC = 2  # of this loss: a training that began with another does not go on with it
+
 _BALANCE = 0.25  # power of the inverse share of a class; small structures would be passed over
 _HEAVIEST = 1e4
 _MOST_VOXELS = 1 << 14  # with a structure, and as many without, that a level compares in a step
@@ -22,18 +24,21 @@ class Compared(NamedTuple):
         members: class of each of the volume's voxels that they consist of, ``[n, factor^3]``; the
             number of classes where that lies outside of the volume.
         stands_for: so many voxels of the level each of them speaks for, ``[n]``.
+        there: how many voxels of the level are of each class, drawn or not, ``[K]``.
     """
 
     rows: Tensor
     members: Tensor
     stands_for: Tensor
+    there: Tensor
 
 
 class StructureLoss:
     """Cross entropy and 1 - soft Dice of the structures that voxels likely belong to.
 
     Where a level has more voxels than are compared, some are drawn from those with a structure and
-    some from the background, and both sums are estimates of those of all voxels.
+    some from the background, and sums over them are estimates of those over all. How much there is
+    of each structure is counted, so that one of which no voxel was drawn counts all the same.
 
     Args:
         factors: how much coarser than the volume each level of the features is, coarsest first.
@@ -74,21 +79,18 @@ class StructureLoss:
         return torch.stack(losses).mean()
 
     def _loss(self, logarithms: Tensor, compared: Compared) -> Tensor:
-        """Of the logarithms of each class's likelihood in some voxels, ``[n, K]``."""
-        members, stands_for = compared.members, compared.stands_for[:, None]
-        # each voxel's share of a class is the part of its members that are of it
-        each = (members < self.count) * stands_for
-        each = each / (members < self.count).sum(1, keepdim=True)
+        """Of the logarithms of each class's likelihood, ``[n, K]``, in the voxels compared."""
+        members = compared.members
+        each = _shares(members, self.count) * compared.stands_for[:, None]
         known = members.clamp_max(self.count - 1)
         weighted = each * self.weights[members]
         likely = logarithms.gather(1, known)
         entropy = -(weighted * likely).sum() / weighted.sum()
-        # sums over voxels of what is there, of what is predicted, and of their product
-        there, common = each.new_zeros(2, self.count).unbind()
-        there = there.index_add(0, known.flatten(), each.flatten())
+        # sums over voxels of what is predicted, and of its product with what is there
+        common = each.new_zeros(self.count)
         common = common.index_add(0, known.flatten(), (each * likely.exp()).flatten())
         predicted = compared.stands_for @ logarithms.exp()
-        return entropy + 1 - _overlap(common, there, predicted)
+        return entropy + 1 - _overlap(common, compared.there, predicted)
 
 
 def block_members(classes: Tensor, factor: int, outside: int) -> Tensor:
@@ -125,8 +127,15 @@ def drawn(members: Tensor, outside: int, generator: torch.Generator) -> Compared
             own = own[chosen.to(own.device)]
         rows.append(own)
         stands_for.append(torch.full((len(own),), share, device=own.device))
-    found = torch.cat(rows)
-    return Compared(found, members[found], torch.cat(stands_for))
+    found, shares = torch.cat(rows), _shares(members, outside)
+    there = shares.new_zeros(outside + 1).index_add(0, members.flatten(), shares.flatten())
+    return Compared(found, members[found], torch.cat(stands_for), there[:outside])
+
+
+def _shares(members: Tensor, outside: int) -> Tensor:
+    """What part of its voxel each member is, ``[n, factor^3]``; 0 outside of the volume."""
+    inside = members < outside
+    return inside / inside.sum(1, keepdim=True)
 
 
 def _overlap(common: Tensor, there: Tensor, predicted: Tensor) -> Tensor:
