@@ -15,11 +15,14 @@ from cohort.engine.choices import PlanSettings
 from cohort.engine.discrimination import BINS, compare_features, overlap_of_run, spread
 from cohort.engine.plan import open_run
 from cohort.engine.run import run
+from cohort.engine.spec import RunSpec
 from cohort.errors import UsageError
-from triton_reg import Intensity, LocalContrast
+from triton_reg import Architecture, Intensity, LearnedFeatures, LocalContrast
+from triton_reg.features.pretrained import save_features
 from triton_reg.metrics.discrimination import shift_entropy
 from triton_reg.ops.cost_volume import cost_volume_reference
 from triton_reg.ops.entropy import entropy_reference
+from triton_reg.weights import Weights
 
 EXTRACTORS = {"plain": Intensity(), "contrast": LocalContrast(widths=(3,))}
 
@@ -106,3 +109,22 @@ def test_the_command_writes_tables_and_maps(
     refused = cohort("features", store.path, out, "--compare", "features=nothing")
     assert refused.code == 2
     assert "features" in refused.err
+
+
+def test_learned_features_of_a_run_and_those_that_are_named_are_the_same(
+    store: CohortStore, tmp_path: Path, cohort: Cohort
+) -> None:
+    small = Architecture(kind="unet_encoder", width=4, channels=4)
+    features = LearnedFeatures(
+        weights=Weights.of(small.build().state_dict()), architecture=small, spacing_mm=(4.0,) * 3
+    )
+    path, run_dir, out = tmp_path / "own.safetensors", tmp_path / "run", tmp_path / "out"
+    save_features(path, features, {})
+    said = ("features=learned", f"weights={path}")
+    settings = [part for one in said for part in ("--set", one)]
+    planned = cohort("register", store.path, run_dir, *settings, "--workers", 0)
+    assert planned.code == 0, planned.err
+    assert RunSpec.load(run_dir).method.settings.voxel_mm == store.grid.spacing_mm
+    shown = cohort("features", store.path, out, "--run", run_dir, "--compare", " ".join(said))
+    assert shown.code == 0, shown.err
+    assert pl.read_csv(out / "entropy.csv")["extractor"].n_unique() == 1

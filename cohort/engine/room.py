@@ -26,9 +26,8 @@ _SHARE = 0.9  # of the free space
 _TRIED = 5
 # of sums, compressed: those of 2 to 24 brains take 3 bytes a value and 1 to 5 a voxel's histogram
 _VALUE_BYTES, _HISTOGRAM_BYTES = 4, 8
-_LABEL_BYTES = (
-    0.5  # of a subject's warped label, compressed: 148 structures of 2 and 4 mm take 0.14 and 0.21
-)
+# of a subject's warped label, compressed: 148 structures of 2 and 4 mm take 0.14 and 0.21
+_LABEL_BYTES = 0.5
 
 
 def with_room(

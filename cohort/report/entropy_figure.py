@@ -1,6 +1,7 @@
 """Maps and distributions of the entropy of features, as one picture."""
 
 import io
+import textwrap
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -8,6 +9,8 @@ from matplotlib.figure import Figure
 
 from cohort.engine.discrimination import Comparison
 from cohort.report.figures import PLANES, figure_style
+
+_TITLE, _LABEL = 24, 48  # characters of a line
 
 
 def entropy_figure(comparison: Comparison) -> bytes:
@@ -36,7 +39,7 @@ def _column(panels, volume, title, colours, limits):
         middle = np.take(volume, volume.shape[axis] // 2, axis=axis)
         image = panel.imshow(middle.T, cmap=colours, vmin=low, vmax=high, origin="lower")
         panel.set_axis_off()
-    panels[0].set_title(title)
+    panels[0].set_title(textwrap.fill(title, _TITLE))  # a path would push the panels away
     return image
 
 
@@ -46,7 +49,9 @@ def _distributions(axes, comparison, names):
     for name in names:
         bins = table.filter(extractor=name)
         centres = (bins["from"] + bins["to"]) / 2
-        axes.plot(centres, bins["share"], label=f"{name}: mean {means[name]:.3f}")
+        axes.plot(
+            centres, bins["share"], label=textwrap.fill(f"{name}: mean {means[name]:.3f}", _LABEL)
+        )
     axes.set(xlabel="entropy / ln 27 inside the labels or mask", ylabel="share of voxels")
     axes.set_xlim(0, 1)
     axes.set_ylim(bottom=0)
