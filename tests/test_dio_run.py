@@ -294,3 +294,5 @@ def test_codes_need_labels_and_the_card_says_whose_they_are() -> None:
     assert not blind.needs_labels
     assert told.facts()["method"]["network"]["structures"] == "those of the labels"
     assert "structures" not in blind.facts()["method"]["network"]
+    assert told.facts()["structure_loss"]  # so that a training goes on with the loss it began with
+    assert "structure_loss" not in blind.facts()

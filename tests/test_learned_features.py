@@ -130,7 +130,7 @@ def test_volumes_are_seen_as_coarse_as_those_that_were_learned_from(
     assert features.for_spacing(voxel_mm).coarsening == coarsening
     assert features_of(SMALL).for_spacing(voxel_mm).coarsening == (1, 1, 1)  # nobody knows
     for wrong in (0.0, -1.0, float("inf"), float("nan")):
-        with pytest.raises(ValueError, match="voxel_mm must be three sizes above 0"):
+        with pytest.raises(ValueError, match="voxel_mm must be three numbers above 0"):
             features.for_spacing((1.0, wrong, 1.0))
 
 
@@ -213,7 +213,7 @@ def test_files_say_what_the_network_has_learned_from(tmp_path: Path) -> None:
         ({"coarsening": (2, 3, 1)}, r"coarsening must be powers of 2, got \(2, 3, 1\)"),
         ({"coarsening": (0, 1, 1)}, "coarsening must be powers of 2"),
         ({"local_contrast": -1.0}, "local_contrast must be 0 or more, got -1"),
-        ({"spacing_mm": (4.0, 0.0, 4.0)}, "spacing_mm must be three sizes above 0"),
+        ({"spacing_mm": (4.0, 0.0, 4.0)}, "spacing_mm must be three numbers above 0"),
     ],
 )
 def test_bad_settings_of_learned_features_are_refused(settings: dict, message: str) -> None:

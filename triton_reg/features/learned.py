@@ -12,11 +12,10 @@ from triton_reg.features.architecture import Architecture
 from triton_reg.features.intensity import Window, windowed
 from triton_reg.features.local import LocalContrast
 from triton_reg.ops.blocks import block_means, continued, reblocked
+from triton_reg.ops.checks import check_spacing
 from triton_reg.ops.mind_ssc import mind_ssc
-from triton_reg.ops.resize import Shape
+from triton_reg.ops.resize import Shape, Spacing
 from triton_reg.weights import Weights
-
-Spacing = tuple[float, float, float]
 
 _MIND = {"radius": 1, "dilation": 2}  # of what LKU-mini takes
 
@@ -64,7 +63,7 @@ class LearnedFeatures:
                 f"LearnedFeatures: local_contrast must be 0 or more, got {self.local_contrast}"
             )
         if self.spacing_mm is not None:
-            _check_sizes("spacing_mm", self.spacing_mm)
+            check_spacing("LearnedFeatures", self.spacing_mm, "spacing_mm")
         network = self.architecture.build().requires_grad_(False)
         self.weights.checked({
             name: tuple(tensor.shape) for name, tensor in network.state_dict().items()
@@ -94,7 +93,7 @@ class LearnedFeatures:
         Raises:
             ValueError: if a size is not positive.
         """
-        _check_sizes("voxel_mm", voxel_mm)
+        check_spacing("LearnedFeatures", voxel_mm, "voxel_mm")
         learned = self.spacing_mm or voxel_mm
         ratios = (math.log2(one / own) for one, own in zip(learned, voxel_mm, strict=True))
         depth, height, width = (2 ** max(round(ratio), 0) for ratio in ratios)
@@ -146,8 +145,6 @@ class LearnedFeatures:
     def _coarsened(self, volume: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """What the network sees of volumes ``[N, 1, D, H, W]``, and which of it has a voxel inside
         the mask; both go on beyond far ends that do not fill a block."""
-        if self.coarsening == (1, 1, 1):
-            return volume, mask
         whole, inside = continued(volume, self.coarsening), continued(mask, self.coarsening)
         return F.avg_pool3d(whole, self.coarsening), F.max_pool3d(inside, self.coarsening)
 
@@ -156,8 +153,6 @@ class LearnedFeatures:
 
         Each comes from the coarsest of these whose blocks are nowhere larger, or else the finest.
         """
-        if self.coarsening == (1, 1, 1):
-            return list(levels)
         widest = max(self.coarsening)
         found = []
         for wanted in self.levels:
@@ -207,8 +202,3 @@ def masked_levels(factors: Sequence[int], levels: Sequence[Tensor], mask: Tensor
         kept = features[..., :depth, :height, :width].float() * covered
         finished.append(kept.contiguous(memory_format=torch.channels_last_3d))
     return finished
-
-
-def _check_sizes(name: str, sizes: Spacing) -> None:
-    if len(sizes) != 3 or not all(math.isfinite(one) and one > 0 for one in sizes):
-        raise ValueError(f"LearnedFeatures: {name} must be three sizes above 0, got {sizes}")

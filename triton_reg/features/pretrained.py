@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from triton_reg.features.architecture import Architecture
-from triton_reg.features.learned import LearnedFeatures, Spacing
+from triton_reg.features.learned import LearnedFeatures
+from triton_reg.ops.resize import Spacing
 from triton_reg.weights import Weights, read_kept, write_kept
 
 _FORMAT = "triton-reg features 1"

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from triton_reg.features.intensity import Window, windowed
+from triton_reg.ops.blocks import continued
 from triton_reg.weights import Weights, load_weights
 
 _CHANNELS = 8
@@ -75,9 +76,7 @@ class SegmentationUNet:
     def __call__(self, volume: Tensor, mask: Tensor) -> Tensor:
         """Features ``[N, 8, D, H, W]`` of a volume in source units; zero outside the mask."""
         unit = 2**_HALVINGS
-        missing = [-size % unit for size in volume.shape[2:]]
-        padding = [0, missing[2], 0, missing[1], 0, missing[0]]
-        padded = F.pad(windowed(volume, mask, self.window), padding, mode="replicate")
+        padded = continued(windowed(volume, mask, self.window), (unit, unit, unit))
         depth, height, width = volume.shape[2:]
         return forward(padded, self.weights.tensors)[..., :depth, :height, :width] * (mask > 0)
 

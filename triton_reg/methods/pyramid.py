@@ -3,10 +3,10 @@
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from triton_reg.method import Features
+from triton_reg.ops.blocks import continued
 from triton_reg.ops.resize import Shape, grid_shape
 
 SMALLEST_SIZE = 16  # voxels per axis: four levels down to two voxels
@@ -35,10 +35,7 @@ def halved(field: Tensor) -> Shape:
 def padded(field: Tensor, levels: int) -> Tensor:
     """Repeat the last voxels until every size can be halved ``levels - 1`` times."""
     unit = 2 ** (levels - 1)
-    missing = [-size % unit for size in field.shape[2:]]
-    if not any(missing):
-        return field
-    return F.pad(field, [0, missing[2], 0, missing[1], 0, missing[0]], mode="replicate")
+    return continued(field, (unit, unit, unit))
 
 
 def cropped(field: Tensor, shape: Shape) -> Tensor:

@@ -9,12 +9,10 @@ from torch import Tensor
 
 from triton_reg.metrics.label_surfaces import Surfaces
 from triton_reg.metrics.surface_areas import surface_areas
-from triton_reg.ops.distance_transform import (
-    Spacing,
-    check_spacing,
-    distance_transform_reference,
-)
+from triton_reg.ops.checks import check_spacing
+from triton_reg.ops.distance_transform import distance_transform_reference
 from triton_reg.ops.operators import array, check_device
+from triton_reg.ops.resize import Spacing
 
 _SHARE = 0.95
 # areas that add up to the share, and distances that are the tolerance, count whatever the rounding:

@@ -16,6 +16,8 @@ def block_means(volume: Tensor, factor: int) -> Tensor:
 def continued(volume: Tensor, unit: Shape) -> Tensor:
     """``[B, C, D, H, W]`` repeated beyond its far ends until sizes are divisible by ``unit``."""
     depth, height, width = (-size % one for size, one in zip(volume.shape[2:], unit, strict=True))
+    if not (depth or height or width):
+        return volume
     return F.pad(volume, [0, width, 0, height, 0, depth], mode="replicate")
 
 

@@ -26,3 +26,9 @@ def check_displacement(call: str, displacement: Tensor) -> None:
         raise ValueError(
             f"{call}: displacement must be [B, 3, D, H, W], got {list(displacement.shape)}"
         )
+
+
+def check_spacing(call: str, spacing: tuple[float, float, float], name: str = "spacing") -> None:
+    """Raise ``ValueError`` unless there are three finite spacings above 0."""
+    if len(spacing) != 3 or not all(0 < step < float("inf") for step in spacing):
+        raise ValueError(f"{call}: {name} must be three numbers above 0, got {spacing}")

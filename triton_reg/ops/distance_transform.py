@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from triton_reg.ops.checks import check_spacing
 from triton_reg.ops.operators import array, check_device
-
-Spacing = tuple[float, float, float]
+from triton_reg.ops.resize import Spacing
 
 
 def distance_transform(mask: Tensor, spacing: Spacing = (1.0, 1.0, 1.0)) -> Tensor:
@@ -37,12 +37,6 @@ def distance_transform(mask: Tensor, spacing: Spacing = (1.0, 1.0, 1.0)) -> Tens
     check_spacing("distance_transform", spacing)
     check_device("distance_transform", mask)
     return _distance_transform(mask, spacing)
-
-
-def check_spacing(call: str, spacing: Spacing) -> None:
-    """Raise ``ValueError`` unless there are three finite spacings above 0."""
-    if len(spacing) != 3 or not all(0 < step < float("inf") for step in spacing):
-        raise ValueError(f"{call}: spacing must be three numbers above 0, got {spacing}")
 
 
 def distance_transform_reference(

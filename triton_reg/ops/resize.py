@@ -10,6 +10,7 @@ from triton_reg.ops.checks import check_volumes
 from triton_reg.ops.operators import array, check_device, has_kernel
 
 Shape = tuple[int, int, int]
+Spacing = tuple[float, float, float]
 
 
 def grid_shape(field: Tensor) -> Shape:

@@ -8,12 +8,13 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from triton_reg.features.architecture import Architecture
-from triton_reg.features.learned import LearnedFeatures, Spacing
+from triton_reg.features.learned import LearnedFeatures
 from triton_reg.features.pretrained import save_features
 from triton_reg.method import Method
 from triton_reg.methods.dio import DIO
 from triton_reg.methods.pdd_model import save_model
 from triton_reg.methods.pdd_net import PDDNet
+from triton_reg.ops.resize import Spacing
 from triton_reg.training.dio import DIOTraining
 from triton_reg.training.dio_settings import DIOTrainingSettings
 from triton_reg.training.pdd_net import PDDTraining
@@ -170,7 +171,6 @@ class DIORecipe:
         method, network = self.method, asdict(self.architecture)
         if self.settings.codes:
             network["structures"] = "those of the labels"
-            network["structure_loss"] = ARITHMETIC
         elif not self.architecture.structures:
             del network["structures"]  # as it was before there were any
         return {
@@ -182,6 +182,7 @@ class DIORecipe:
                 "network": network,
             },
             "settings": asdict(self.settings),
+            **({"structure_loss": ARITHMETIC} if self.settings.codes else {}),
         }
 
     def save(self, path: Path, method: Method, card: Mapping[str, Any]) -> None:
