@@ -116,6 +116,7 @@ def test_what_is_no_atlas_is_named(
         open_run(tmp_path / "run", store, settings)
 
 
+@pytest.mark.slow
 def test_the_command_takes_an_atlas_file(
     store: CohortStore, atlas: PlanSettings, tmp_path: Path, cohort: Cohort
 ) -> None:

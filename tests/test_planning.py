@@ -96,6 +96,31 @@ def test_what_does_not_fit_is_refused_with_what_would(
     assert caught.value.code == "E_SPACE"
 
 
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        ("--pairs no.csv", "E_PAIRS"),
+        ("--pairs atlas:x", "E_PAIRS"),
+        ("--pairs knn:9", "E_PAIRS"),
+        ("--pairs to:no.nii.gz", "E_ATLAS"),
+        ("--atlas-labels no.nii.gz", "E_ATLAS"),
+        ("", "E_RUN"),
+    ],
+)
+def test_what_cannot_be_planned_is_refused_before_a_trial(
+    store: CohortStore, tmp_path: Path, cohort: Cohort, monkeypatch, options: str, code: str
+) -> None:
+    def tried(*_: object) -> None:
+        pytest.fail("pairs were tried")
+
+    monkeypatch.setattr("cohort.commands.planning.calibrate", tried)
+    if code == "E_RUN":
+        (tmp_path / "notes.txt").touch()
+    shown = cohort("plan", store.path, tmp_path, *options.split())
+    assert shown.code == 2
+    assert f"{code}: " in shown.err
+
+
 def test_short_runs_and_runs_with_a_tile_size_are_not_tried(store: CohortStore) -> None:
     assert not is_worth_a_trial(store, PlanSettings())
     assert not is_worth_a_trial(store, replace(PlanSettings(), pairs="knn:2"))

@@ -50,6 +50,7 @@ def test_what_is_not_there_is_told(made: Path, tmp_path: Path) -> None:
         write_template_page(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_script_makes_a_template(tmp_path: Path) -> None:
     tiny_cohort(tmp_path / "store", subjects=3)
     config = yaml.safe_load((PROJECT / "workflows" / "atlas.yaml").read_text())

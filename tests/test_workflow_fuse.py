@@ -5,8 +5,11 @@ import sys
 from pathlib import Path
 
 import polars as pl
+import pytest
 import yaml
 from helpers import PROJECT, tiny_cohort
+
+pytestmark = pytest.mark.slow
 
 
 def test_every_rule_has_its_labels_from_one_set_of_registrations(tmp_path: Path) -> None:

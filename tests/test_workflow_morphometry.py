@@ -5,8 +5,11 @@ import sys
 from pathlib import Path
 
 import nibabel as nib
+import pytest
 import yaml
 from helpers import PROJECT, tiny_cohort
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_store_becomes_maps_with_a_design(tmp_path: Path) -> None:

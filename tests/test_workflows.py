@@ -6,7 +6,10 @@ import sys
 from pathlib import Path
 
 import polars as pl
+import pytest
 from helpers import PROJECT, tiny_cohort
+
+pytestmark = pytest.mark.slow
 
 
 def test_the_ablation_has_the_rows_of_the_paper_and_goes_on_where_it_was(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from cohort.engine.calibrate import calibrate
 from cohort.engine.choices import PlanSettings
 from cohort.engine.estimate import Estimate, estimate
 from cohort.engine.pairs import neighbours_asked, select_pairs
-from cohort.engine.plan import tiles_of
+from cohort.engine.plan import check_first_plan, tiles_of
 from cohort.engine.room import size_text
 from cohort.engine.spec import RunSpec
 from cohort.engine.team import Team
@@ -37,9 +37,13 @@ def with_trial(
         settings: what was asked for.
         team: that tries them.
         quiet: say nothing meanwhile.
+
+    Raises:
+        UsageError: what planning would refuse of the pairs, the atlas and the folder.
     """
     if (run_dir / "run.json").exists() or settings.measured is not None:
         return settings
+    check_first_plan(run_dir, store, settings)
     with terminal.waiting("trying some pairs, up to a minute", quiet=quiet):
         return replace(settings, measured=calibrate(store, settings, team))
 

@@ -54,7 +54,7 @@ def bring_atlas(run_dir: Path, store: CohortStore, image: Path, labels: Path | N
         StorageError: if it cannot be written.
     """
     subject_id = nifti_stem(image.name) or image.name
-    _check_name(subject_id, image, store)
+    check_atlas_name(image, store)
     own = _new_store(run_dir, store)
     job = Job(SourceEntry(subject_id, image, labels), store.where, HeaderChoices(), __version__)
     try:
@@ -124,7 +124,13 @@ def check_same_atlas(run_dir: Path, atlas: str, image: Path, labels: Path | None
             )
 
 
-def _check_name(subject_id: str, image: Path, store: CohortStore) -> None:
+def check_atlas_name(image: Path, store: CohortStore) -> None:
+    """Refuse a file that is not there or whose name cannot be a subject's beside the store's.
+
+    Raises:
+        UsageError: ``E_ATLAS``.
+    """
+    subject_id = nifti_stem(image.name) or image.name
     if not image.is_file():
         raise UsageError("E_ATLAS", f"the atlas {image} is no file; need a .nii or .nii.gz file")
     fault = id_fault(subject_id)

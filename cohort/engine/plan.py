@@ -10,6 +10,7 @@ from cohort.engine.atlas import (
     Template,
     atlas_file,
     bring_atlas,
+    check_atlas_name,
     check_same_atlas,
     keep_atlas,
     kept_atlas,
@@ -22,7 +23,13 @@ from cohort.engine.designs import Listed, PairSet
 from cohort.engine.nearest import nearest_pairs
 from cohort.engine.pairs import neighbours_asked, select_pairs
 from cohort.engine.room import with_room
-from cohort.engine.run_folder import PAIRS_FILE, make_folder, write_pairs, write_spec
+from cohort.engine.run_folder import (
+    PAIRS_FILE,
+    make_folder,
+    refuse_other_content,
+    write_pairs,
+    write_spec,
+)
 from cohort.engine.spec import (
     RunSpec,
     current_versions,
@@ -101,6 +108,29 @@ def _tile_size(pairs: PairSet, subjects: int, settings: PlanSettings) -> int:
     return tile_side(pairs, subjects, settings.measured.pair_s, settings.workers, fit)
 
 
+def check_first_plan(run_dir: Path, store: CohortStore, settings: PlanSettings) -> None:
+    """Refuse at once what :func:`open_run` would refuse after a trial; writes nothing.
+
+    Raises:
+        UsageError: ``E_ATLAS``, ``E_PAIRS`` or ``E_RUN``, as planning would.
+    """
+    refuse_other_content(run_dir)
+    file, names = _atlas_asked(settings), store.subject_ids
+    if file is not None:
+        check_atlas_name(file, store)
+    elif neighbours_asked(settings.pairs or "all", len(names)) is None:
+        select_pairs(settings.pairs or "all", names, settings.seed or 0)
+
+
+def _atlas_asked(settings: PlanSettings) -> Path | None:
+    file = atlas_file(settings.pairs or "")
+    if settings.atlas_labels is not None and file is None:
+        raise UsageError(
+            "E_ATLAS", "labels of an atlas need the atlas: --pairs atlas:FILE or --pairs to:FILE"
+        )
+    return file
+
+
 def open_run(
     run_dir: Path, store: CohortStore, settings: PlanSettings, template: Template | None = None
 ) -> RunSpec:
@@ -118,11 +148,7 @@ def open_run(
             is something else.
         StorageError: if the plan cannot be written or read.
     """
-    file = atlas_file(settings.pairs or "")
-    if settings.atlas_labels is not None and file is None:
-        raise UsageError(
-            "E_ATLAS", "labels of an atlas need the atlas: --pairs atlas:FILE or --pairs to:FILE"
-        )
+    file = _atlas_asked(settings)
     if not (run_dir / "run.json").exists():
         spec, pairs = _first_plan(run_dir, store, settings, file or template)
         make_folder(run_dir)

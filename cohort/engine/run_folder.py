@@ -18,7 +18,7 @@ def make_folder(run_dir: Path) -> None:
         StorageError: if it cannot be made.
     """
     try:
-        _refuse_other_content(run_dir)
+        refuse_other_content(run_dir)
         (run_dir / "parts").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise storage_error(run_dir, error) from error
@@ -40,8 +40,12 @@ def write_spec(run_dir: Path, document: str) -> bool:
     return write_once(run_dir / "run.json", document.encode())
 
 
-def _refuse_other_content(run_dir: Path) -> None:
-    """Parts of another run would pass for this one's."""
+def refuse_other_content(run_dir: Path) -> None:
+    """Leave a folder alone that is no run and not empty: its parts would pass for this run's.
+
+    Raises:
+        UsageError: ``E_RUN`` with what is there.
+    """
     if not run_dir.exists():
         return
     if not run_dir.is_dir():
