@@ -8,38 +8,22 @@ import typer
 from pydantic import ValidationError
 
 from cohort import terminal
-from cohort.commands.crew import device_of, on_cards, team_of
+from cohort.commands.crew import Crew, device_of, on_cards, team_of
+from cohort.commands.groups import Driving, MethodChoice
+from cohort.commands.spread import with_groups
 from cohort.config.atlas import CENTERS, AtlasSettings
-from cohort.config.method import method_asked
 from cohort.data.store import CohortStore
 from cohort.data.subject_choice import chosen_subjects
-from cohort.engine.run import DriverOptions, RunReport
+from cohort.engine.run import RunReport
 from cohort.errors import UsageError
-from cohort.options import (
-    Assignments,
-    Batch,
-    Config,
-    Gpus,
-    InsecureNetwork,
-    Json,
-    KeepFeatures,
-    MethodName,
-    OnDevice,
-    PairTimeout,
-    Scheduler,
-    SchedulerFile,
-    Steal,
-    Store,
-    TrustCode,
-    Workers,
-    local_path,
-)
+from cohort.options import Json, Store, local_path
 from cohort.report.template import write_template_page
 from cohort.studies.atlas.build import add_subjects, build_template
 from cohort.studies.atlas.one_pass import Build
 from cohort.studies.atlas.settings import load_settings
 
 
+@with_groups
 def atlas_command(
     store: Store,
     out: Annotated[
@@ -94,20 +78,10 @@ def atlas_command(
     suffix: Annotated[
         str | None, typer.Option(help="BIDS suffix of the image. [default: T1w]")
     ] = None,
-    method: MethodName = None,
-    config: Config = None,
-    assignments: Assignments = None,
-    device: OnDevice = None,
-    trust_code: TrustCode = False,
-    workers: Workers = None,
-    gpus: Gpus = None,
-    scheduler: Scheduler = None,
-    scheduler_file: SchedulerFile = None,
-    insecure_network: InsecureNetwork = False,
-    batch: Batch = None,
-    keep_features: KeepFeatures = False,
-    pair_timeout: PairTimeout = None,
-    steal: Steal = False,
+    *,
+    choice: MethodChoice,
+    crew: Crew,
+    driving: Driving,
     json: Json = False,
 ) -> None:
     """Make the mean of a cohort, in shape and in looks: a template nobody's own shape biases.
@@ -115,8 +89,8 @@ def atlas_command(
     Everyone is registered to it, the mean is taken, the mean transform removed, and again. The same
     command goes on where it was.
     """
-    team = team_of(workers, gpus, scheduler or scheduler_file, insecure_network)
-    chosen = device_of(device, team, here=team.scheduler is None)
+    team = team_of(crew)
+    device = device_of(crew.device, team, here=team.scheduler is None)
     opened = CohortStore.open(store)
     asked = {
         "subjects": subjects and chosen_subjects("--subjects", subjects, opened.subject_ids),
@@ -129,12 +103,12 @@ def atlas_command(
         "symmetric": symmetric,
         "name": name,
         "suffix": suffix,
-        "method": method_asked(method, config, assignments),
-        "device": chosen,
+        "method": choice.config_asked(),
+        "device": device,
     }
     settings = _settings(out, opened, {key: one for key, one in asked.items() if one is not None})
-    team = on_cards(team, settings.device, workers)
-    driver = DriverOptions(steal, False, pair_timeout, batch, trust_code, keep_features)
+    team = on_cards(team, settings.device, crew.workers)
+    driver = driving.options(trust_code=choice.trust_code)
     with terminal.progress_bar("registering", quiet=json) as update:
 
         def progress(said: str, report: RunReport, total: int) -> None:

@@ -1,6 +1,6 @@
 """Who works on a run, and on what device, as the command line says it."""
 
-from pathlib import Path
+from dataclasses import dataclass
 
 import torch
 
@@ -8,29 +8,48 @@ from cohort.engine.cluster.given import allowed_address
 from cohort.engine.spec import Device
 from cohort.engine.team import PLAIN, Team, parse_gpus
 from cohort.errors import UsageError
-from cohort.options import worker_count
+from cohort.options import (
+    Gpus,
+    InsecureNetwork,
+    OnDevice,
+    Scheduler,
+    SchedulerFile,
+    Workers,
+    worker_count,
+)
 
 
-def team_of(
-    workers: int | None, gpus: str | None, scheduler: str | Path | None, insecure_network: bool
-) -> Team:
+@dataclass(frozen=True)
+class Crew:
+    """Who works on it, and on what device."""
+
+    device: OnDevice = None
+    workers: Workers = None
+    gpus: Gpus = None
+    scheduler: Scheduler = None
+    scheduler_file: SchedulerFile = None
+    insecure_network: InsecureNetwork = False
+
+
+def team_of(crew: Crew) -> Team:
     """The workers that were asked for; without a word one a core.
 
     Raises:
         UsageError: ``E_TEAM`` or ``E_DEVICE`` for what cannot be had together, or at all, and as
             :func:`cohort.engine.cluster.given.allowed_address` does.
     """
-    if sum(asked is not None for asked in (workers, gpus, scheduler)) > 1:
+    scheduler = crew.scheduler or crew.scheduler_file
+    if sum(asked is not None for asked in (crew.workers, crew.gpus, scheduler)) > 1:
         raise UsageError(
             "E_TEAM", "--workers, --gpus and --scheduler each say who works; need one of them"
         )
-    if gpus is not None:
-        return Team(gpus=parse_gpus(gpus, torch.cuda.device_count()))
+    if crew.gpus is not None:
+        return Team(gpus=parse_gpus(crew.gpus, torch.cuda.device_count()))
     if scheduler is not None:
-        team = Team(scheduler=scheduler, insecure_network=insecure_network)
+        team = Team(scheduler=scheduler, insecure_network=crew.insecure_network)
         allowed_address(team)
         return team
-    return Team(worker_count(workers))
+    return Team(worker_count(crew.workers))
 
 
 def device_of(asked: str | None, team: Team = PLAIN, *, here: bool = True) -> Device | None:

@@ -7,34 +7,15 @@ from typing import Annotated, Any
 import typer
 
 from cohort import terminal
-from cohort.commands.crew import device_of, on_cards, team_of
-from cohort.config.method import method_asked
+from cohort.commands.crew import Crew, device_of, on_cards, team_of
+from cohort.commands.groups import Driving, MethodChoice, Pairing
+from cohort.commands.spread import with_groups
 from cohort.data.store import CohortStore
 from cohort.engine.plan import PlanSettings
 from cohort.engine.run import DriverOptions, RunReport
 from cohort.engine.team import Team
 from cohort.errors import UsageError
-from cohort.options import (
-    Assignments,
-    Batch,
-    Config,
-    Gpus,
-    InsecureNetwork,
-    Json,
-    KeepFeatures,
-    MethodName,
-    OnDevice,
-    PairTimeout,
-    RetryFailed,
-    Scheduler,
-    SchedulerFile,
-    Steal,
-    Store,
-    TrustCode,
-    Workers,
-    local_path,
-    worker_count,
-)
+from cohort.options import Json, RetryFailed, Store, local_path, worker_count
 from cohort.report.fusion import write_fusion_report
 from cohort.studies.fusion import FusionReport, fuse, register_atlases
 from cohort.studies.fusion_plan import FusionTask, plan_fusion
@@ -42,6 +23,7 @@ from cohort.studies.fusion_scores import said_of
 from triton_reg.ops.label_fusion import FusionSettings
 
 
+@with_groups
 def fuse_command(
     store: Store,
     out: Annotated[
@@ -91,21 +73,11 @@ def fuse_command(
             help="Register nothing: a run of these pairs with --keep-displacements all.",
         ),
     ] = None,
-    method: MethodName = None,
-    config: Config = None,
-    assignments: Assignments = None,
-    device: OnDevice = None,
-    trust_code: TrustCode = False,
-    workers: Workers = None,
-    gpus: Gpus = None,
-    scheduler: Scheduler = None,
-    scheduler_file: SchedulerFile = None,
-    insecure_network: InsecureNetwork = False,
-    batch: Batch = None,
-    keep_features: KeepFeatures = False,
-    pair_timeout: PairTimeout = None,
+    *,
+    choice: MethodChoice,
+    crew: Crew,
+    driving: Driving,
     retry_failed: RetryFailed = False,
-    steal: Steal = False,
     json: Json = False,
 ) -> None:
     """Segment subjects by the labels of others: register, then fuse their labels.
@@ -113,23 +85,23 @@ def fuse_command(
     Labels on each target's own scan are in OUT/labels, on the working grid in OUT/working; targets
     that have labels are scored, none of them by its own. The same command goes on where it was.
     """
-    team = team_of(workers, gpus, scheduler or scheduler_file, insecure_network)
-    chosen = device_of(device, team, here=team.scheduler is None)
+    team = team_of(crew)
+    device = device_of(crew.device, team, here=team.scheduler is None)
     opened = CohortStore.open(store)
     votes = _votes(fusion, fusion_set or [])
     given = {"settings": votes, "select": select, "candidates": candidates}
     task = plan_fusion(opened, targets, atlases, confidence=confidence, **given)
     if run_dir is None:
-        team = on_cards(team, chosen, workers)
-        named = method_asked(method, config, assignments)
-        size = max(team.size, 1)
-        plan = PlanSettings(named, trust_code=trust_code, device=chosen, workers=size)
-        driver = DriverOptions(steal, retry_failed, pair_timeout, batch, trust_code, keep_features)
+        team = on_cards(team, device, crew.workers)
+        plan = Pairing().planned(choice, device, max(team.size, 1))
+        driver = driving.options(trust_code=choice.trust_code, retry_failed=retry_failed)
         run_dir = _register(opened, out, task, plan, team, driver, quiet=json)
-    elif method or config or assignments:
+    elif choice.config_asked():
         raise UsageError("E_FUSION", "--run registers nothing; --method, --config and --set would")
     with terminal.progress_bar("fusing", quiet=json) as update:
-        report = fuse(opened, run_dir, out, task, workers=worker_count(workers), progress=update)
+        report = fuse(
+            opened, run_dir, out, task, workers=worker_count(crew.workers), progress=update
+        )
     _tell(out, task, report, json=json)
     raise typer.Exit(1 if report.failed else 0)
 

@@ -3,7 +3,8 @@
 import typer
 
 from cohort import terminal
-from cohort.commands.crew import device_of, on_cards, team_of
+from cohort.commands.crew import Crew, device_of, on_cards, team_of
+from cohort.commands.groups import Driving, MethodChoice, Pairing
 from cohort.commands.planning import (
     estimate_facts,
     estimate_rows,
@@ -12,87 +13,46 @@ from cohort.commands.planning import (
     plan_rows,
     with_trial,
 )
-from cohort.config.method import method_asked
+from cohort.commands.spread import with_groups
 from cohort.data.store import CohortStore
-from cohort.engine.choices import PlanSettings
 from cohort.engine.cluster.workers import check_dashboard
-from cohort.engine.families import families_of
 from cohort.engine.plan import open_run
 from cohort.engine.results import read_rows, summarise
-from cohort.engine.run import DriverOptions, RunReport, run
+from cohort.engine.run import RunReport, run
 from cohort.engine.team import Team
 from cohort.options import (
-    Assignments,
-    AtlasLabels,
-    Batch,
-    Config,
     Dashboard,
-    Gpus,
     HourlyPrice,
-    InsecureNetwork,
     Json,
-    KeepDisplacements,
-    KeepFeatures,
-    KeepUncertainty,
-    MethodName,
-    Metrics,
     OnDevice,
-    Pairs,
-    PairTimeout,
     RetryFailed,
     Run,
-    Scheduler,
-    SchedulerFile,
-    Seed,
-    Steal,
     Store,
-    TileSize,
     Trial,
-    TrustCode,
     Workers,
     worker_count,
 )
 
 
+@with_groups
 def plan(
     store: Store,
     run_dir: Run,
-    pairs: Pairs = None,
-    atlas_labels: AtlasLabels = None,
-    method: MethodName = None,
-    config: Config = None,
-    assignments: Assignments = None,
-    metrics: Metrics = None,
-    keep_uncertainty: KeepUncertainty = None,
-    keep_displacements: KeepDisplacements = None,
-    seed: Seed = None,
-    tile_size: TileSize = None,
+    pairing: Pairing,
+    choice: MethodChoice,
     device: OnDevice = None,
     workers: Workers = None,
     trial: Trial = True,
     hourly_price: HourlyPrice = None,
-    trust_code: TrustCode = False,
     json: Json = False,
 ) -> None:
     """Write down which pairs a run will register, and how, and say what it will take.
 
     Some pairs are tried for that, for up to a minute.
     """
-    chosen = device_of(device, here=trial)
-    team = on_cards(Team(worker_count(workers)), chosen if trial else None, workers)
-    settings = PlanSettings(
-        method=method_asked(method, config, assignments),
-        pairs=pairs,
-        seed=seed,
-        tile_size=tile_size,
-        trust_code=trust_code,
-        atlas_labels=atlas_labels,
-        metrics=None if metrics is None else families_of(metrics),
-        keep_uncertainty=keep_uncertainty,
-        keep_displacements=keep_displacements,
-        device=chosen,
-        workers=max(team.size, 1),
-    )
+    kind = device_of(device, here=trial)
+    team = on_cards(Team(worker_count(workers)), kind if trial else None, workers)
+    settings = pairing.planned(choice, kind, max(team.size, 1))
     opened = CohortStore.open(store)
     if trial:
         settings = with_trial(run_dir, opened, settings, team, quiet=json)
@@ -108,31 +68,15 @@ def plan(
         terminal.say_columns(title, *estimate_rows(estimates, hourly_price))
 
 
+@with_groups
 def register(
     store: Store,
     run_dir: Run,
-    pairs: Pairs = None,
-    atlas_labels: AtlasLabels = None,
-    method: MethodName = None,
-    config: Config = None,
-    assignments: Assignments = None,
-    metrics: Metrics = None,
-    keep_uncertainty: KeepUncertainty = None,
-    keep_displacements: KeepDisplacements = None,
-    seed: Seed = None,
-    tile_size: TileSize = None,
-    device: OnDevice = None,
-    trust_code: TrustCode = False,
-    workers: Workers = None,
-    gpus: Gpus = None,
-    scheduler: Scheduler = None,
-    scheduler_file: SchedulerFile = None,
-    insecure_network: InsecureNetwork = False,
-    batch: Batch = None,
-    keep_features: KeepFeatures = False,
-    pair_timeout: PairTimeout = None,
+    pairing: Pairing,
+    choice: MethodChoice,
+    crew: Crew,
+    driving: Driving,
     retry_failed: RetryFailed = False,
-    steal: Steal = False,
     dashboard: Dashboard = False,
     json: Json = False,
 ) -> None:
@@ -140,29 +84,17 @@ def register(
 
     Makes the plan if there is none. Stop it at any time: what was committed is kept.
     """
-    team = team_of(workers, gpus, scheduler or scheduler_file, insecure_network)
-    chosen = device_of(device, team, here=team.scheduler is None)
-    team = on_cards(team, chosen, workers)
+    team = team_of(crew)
+    device = device_of(crew.device, team, here=team.scheduler is None)
+    team = on_cards(team, device, crew.workers)
     if dashboard:
         check_dashboard(team)
     opened = CohortStore.open(store)
-    settings = PlanSettings(
-        method=method_asked(method, config, assignments),
-        pairs=pairs,
-        seed=seed,
-        tile_size=tile_size,
-        trust_code=trust_code,
-        atlas_labels=atlas_labels,
-        metrics=None if metrics is None else families_of(metrics),
-        keep_uncertainty=keep_uncertainty,
-        keep_displacements=keep_displacements,
-        device=chosen,
-        workers=max(team.size, 1),
-    )
+    settings = pairing.planned(choice, device, max(team.size, 1))
     if team.scheduler is None and is_worth_a_trial(opened, settings):
         settings = with_trial(run_dir, opened, settings, team, quiet=json)
     spec = open_run(run_dir, opened, settings)
-    team = on_cards(team, spec.device, workers).no_more_than(spec.n_tiles)
+    team = on_cards(team, spec.device, crew.workers).no_more_than(spec.n_tiles)
     with terminal.progress_bar("registering", quiet=json) as update:
 
         def progress(report: RunReport, total: int) -> None:
@@ -174,9 +106,7 @@ def register(
             team=team,
             progress=progress,
             on_dashboard=terminal.say_dashboard if dashboard else None,
-            options=DriverOptions(
-                steal, retry_failed, pair_timeout, batch, trust_code, keep_features
-            ),
+            options=driving.options(trust_code=choice.trust_code, retry_failed=retry_failed),
         )
     summary = summarise(read_rows(run_dir))
     if json:
