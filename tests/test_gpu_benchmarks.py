@@ -23,6 +23,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["voxelopt_gpu", "pdd_gpu", "dio_gpu", "metrics_gpu"])
 def test_the_benchmark_needs_nothing_but_torch_triton_and_numpy(name: str) -> None:
     if torch.cuda.is_available():

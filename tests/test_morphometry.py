@@ -114,6 +114,7 @@ def test_smoothing_keeps_a_constant_and_has_the_width_that_is_asked_for() -> Non
     assert pytest.approx(2.3548, abs=1e-4) == FWHM_OF_SIGMA
 
 
+@pytest.mark.slow
 def test_the_files_have_the_same_bytes_for_any_number_of_workers_and_after_a_stop(
     out: Path, tmp_path: Path
 ) -> None:

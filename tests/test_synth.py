@@ -59,6 +59,7 @@ def test_a_velocity_vanishes_on_the_border():
     np.testing.assert_allclose(velocity(face), 0, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_written_displacements_are_inverse_to_each_other(pair):
     settings, subject, _ = pair
     positions = np.indices(settings.shape) + subject.from_template_mm / settings.spacing_mm
@@ -78,6 +79,7 @@ def test_no_deformation_folds(pair):
         assert np.linalg.det(jacobian).min() > 0.2
 
 
+@pytest.mark.slow
 def test_images_and_labels_are_the_template_seen_through_the_written_truth(pair):
     settings, subject, _ = pair
     template = synthesise_subject(dataclasses.replace(settings, deformation_mm=0.0), 0)

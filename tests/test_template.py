@@ -176,6 +176,7 @@ def test_a_template_has_the_same_bits_for_any_number_of_workers_and_after_a_stop
     assert _files(tmp_path / "again") == _files(tmp_path / "one")
 
 
+@pytest.mark.slow
 def test_more_iterations_go_on_from_those_that_are_there(
     tmp_path: Path, store: CohortStore
 ) -> None:
@@ -187,6 +188,7 @@ def test_more_iterations_go_on_from_those_that_are_there(
     assert build_template(_build(store, tmp_path / "two"), 2) == document
 
 
+@pytest.mark.slow
 def test_added_subjects_count_as_if_they_had_been_in_the_last_pass(
     tmp_path: Path, store: CohortStore
 ) -> None:
@@ -212,6 +214,7 @@ def _killed(*_: object) -> None:
     raise _Killed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", ["total_of", "save_settings", "publish"])
 def test_an_addition_goes_on_wherever_it_was_killed(
     tmp_path: Path, store: CohortStore, at: str, monkeypatch: pytest.MonkeyPatch
@@ -352,6 +355,7 @@ def test_a_broken_subject_is_left_out(tmp_path: Path) -> None:
     assert document["passes"][0]["failed"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chosen", [
     {"center": "median"}, {"symmetric": True}, {"sharpen": 0.5},
     {"start": "medoid"}, {"weights": {"sub-01": 3.0, "sub-02": 0.0}},
@@ -373,6 +377,7 @@ def test_passes_on_coarser_grids_come_first(tmp_path: Path) -> None:
     assert image.shape == (32, 34, 36)
 
 
+@pytest.mark.slow
 def test_more_iterations_than_were_asked_for_follow_a_last_pass_on_the_whole_grid(
     tmp_path: Path,
 ) -> None:

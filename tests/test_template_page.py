@@ -39,6 +39,7 @@ def test_the_page_shows_the_passes_and_everyone(made: Path) -> None:
     assert "3 of 4" in page
 
 
+@pytest.mark.slow
 def test_equal_templates_have_equal_pages(made: Path) -> None:
     first = write_template_page(made).read_bytes()
     assert write_template_page(made).read_bytes() == first

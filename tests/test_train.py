@@ -60,6 +60,7 @@ def stopping(at: int):
     return told
 
 
+@pytest.mark.slow
 def test_the_same_command_goes_on_after_ctrl_c_with_the_same_bits(
     store: CohortStore, whole: Path, tmp_path: Path
 ) -> None:

@@ -75,6 +75,7 @@ def test_every_kind_of_training_changes_what_the_network_says(changes: dict) -> 
     assert all(one.isfinite().all() for one in after.values())
 
 
+@pytest.mark.slow
 def test_the_loss_falls() -> None:
     made = training(steps=40, contrast=0.0, augmentation=0.0, learning_rate=1e-2, image=0.0)
     losses = [made.step() for _ in range(40)]

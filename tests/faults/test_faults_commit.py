@@ -68,6 +68,7 @@ def test_killed_at_any_step_of_a_run_it_goes_on(
     assert killed_everywhere(None, tmp_path / "killed", work, check) > 40
 
 
+@pytest.mark.slow
 def test_killed_at_any_step_of_compaction_every_row_counts_once(
     three: CohortStore, good: pl.DataFrame, tmp_path: Path
 ) -> None:

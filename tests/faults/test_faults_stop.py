@@ -109,6 +109,7 @@ def test_a_pair_that_holds_pythons_lock_is_ended_from_outside_of_python(
     assert failed["fixed"].to_list() == ["sub-00"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("days", [-400, 400])
 def test_a_clock_that_jumped_spoils_neither_the_run_nor_what_is_said_of_it(
     twelve: CohortStore, undisturbed: pl.DataFrame, tmp_path: Path, cohort: Cohort, days: int
