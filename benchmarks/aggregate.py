@@ -18,7 +18,6 @@ import csv
 import datetime
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -36,7 +35,7 @@ from cohort.engine.spec import RunSpec
 from cohort.report.aggregate import run_tables
 from cohort.report.publish import write_tables
 from cohort.report.run_values import RunValues
-from cohort.studies.bench.machine import cpu_name
+from cohort.studies.bench.machine import cpu_name, peak_bytes
 
 RESULTS = Path(__file__).parent / "results" / "aggregate.csv"
 COLUMNS = ["pairs", "structures", "part_rows", "parts", "mib_on_disk", "read_s", "tables_s",
@@ -106,7 +105,7 @@ def aggregate(run_dir: Path) -> None:
         "read_s": f"{read - began:.1f}",
         "tables_s": f"{done - read:.1f}",
         "total_s": f"{done - began:.1f}",
-        "peak_mib": f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f}",
+        "peak_mib": f"{peak_bytes() / 2**20:.0f}",
     }
     print(json.dumps(figures))
 

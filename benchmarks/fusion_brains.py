@@ -16,14 +16,13 @@ warped and scored, 8 fused, files written. Rows are written to
 
 import argparse
 import csv
-import resource
 import time
 from pathlib import Path
 
 import polars as pl
 
 from cohort.data.store import CohortStore
-from cohort.studies.bench.machine import cpu_name
+from cohort.studies.bench.machine import cpu_name, peak_bytes
 from cohort.studies.fusion import fuse, register_atlases
 from cohort.studies.fusion_plan import plan_fusion
 from triton_reg.ops.label_fusion import FusionSettings
@@ -57,7 +56,7 @@ def rows_of(name: str, table: pl.DataFrame, target_cpu_s: float) -> list[dict[st
             },
             "least_gain": round((part["fused"] - part["likest_dice"]).min(), 4),  # type: ignore[arg-type]
             "target_cpu_s": round(target_cpu_s, 2),
-            "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+            "peak_mib": peak_bytes() >> 20,
             "cpu": cpu_name(),
         })  # fmt: skip
     return rows

@@ -12,7 +12,6 @@ row to ``benchmarks/results/plan_large.csv``.
 import csv
 import datetime
 import json
-import resource
 import tempfile
 import time
 from pathlib import Path
@@ -25,7 +24,7 @@ from cohort.data.store import CohortStore, Subject
 from cohort.engine.choices import PlanSettings
 from cohort.engine.plan import open_run, tiles_of
 from cohort.engine.spec import RunSpec
-from cohort.studies.bench.machine import cpu_name
+from cohort.studies.bench.machine import cpu_name, forget_peak, peak_bytes
 
 RESULTS = Path(__file__).parent / "results" / "plan_large.csv"
 SUBJECTS, WORKERS, AT_HAND = 10_001, 64, 900
@@ -46,16 +45,12 @@ def played_store(folder: Path) -> CohortStore:
     return store
 
 
-def peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 def main() -> None:
     MethodConfig().build()  # imports what a method needs
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         played_store(folder / "cohort.zarr")
-        before, start = peak_mb(), time.perf_counter()
+        before, start = forget_peak(), time.perf_counter()
         store, settings = CohortStore.open(folder / "cohort.zarr"), PlanSettings(workers=WORKERS)
         spec = open_run(folder / "run", store, settings)
         planned = time.perf_counter()
@@ -70,7 +65,7 @@ def main() -> None:
             "plan_s": f"{planned - start:.2f}",
             "open_again_s": f"{again - planned:.2f}",
             "tiles_s": f"{ordered - again:.2f}",
-            "memory_mb": f"{peak_mb() - before:.0f}",
+            "memory_mb": f"{(peak_bytes() - before) / 2**20:.0f}",
             "cpu": cpu_name(),
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         }

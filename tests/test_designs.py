@@ -92,15 +92,15 @@ def test_designs_that_give_nothing_are_refused(design: str, message: str) -> Non
 
 
 LARGE = """
-import resource
 from cohort.engine.pairs import select_pairs
 from cohort.engine.tiles import Tiles, tile_side
+from cohort.studies.bench.machine import forget_peak, peak_bytes
 names = tuple(f"s{number:05d}" for number in range(10_001))
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = forget_peak()
 pairs = select_pairs("all", names, 0)
 tiles = Tiles.of(pairs, names, tile_side(pairs, len(names), workers=64), 900)
-grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-print(pairs.n_pairs, tiles.n_pairs, len(tiles.tile(len(tiles) // 2).pairs) > 0, grown < 200)
+grown = (peak_bytes() - before) / 2**20
+print(pairs.n_pairs, tiles.n_pairs, len(tiles.tile(len(tiles) // 2).pairs) > 0, 0 < grown < 200)
 """
 
 

@@ -1,6 +1,7 @@
 """NIfTI files in and out: bounded and checksummed reading, canonical RAS order, atomic writing."""
 
 import gzip
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,8 +13,7 @@ from nibabel.nifti1 import Nifti1Image
 from cohort.data.affine_checks import MAX_SHEAR, shear
 from cohort.data.geometry import Grid
 from cohort.data.header_choices import HeaderChoices
-from cohort.data.nifti_bytes import read_header, read_verified
-from cohort.data.nifti_header import Header
+from cohort.data.nifti_bytes import VerifiedFile, open_verified, read_header
 from cohort.data.storage import write_atomic
 from cohort.errors import SubjectError
 
@@ -22,6 +22,7 @@ MAX_LABEL = 65535
 CANONICAL = "RAS"
 _VECTOR_INTENT = 1007
 _NO_CHOICES = HeaderChoices()
+_BLOCK_BYTES, _BLOCK_PLANES = 1 << 20, 16  # at least, of what is decoded at once
 Content = Literal["volume", "labels", "vectors"]
 
 
@@ -65,18 +66,15 @@ def read_nifti(
         SubjectError: if the file is damaged, is no such content or leaves open where it lies.
     """
     path = Path(path)
-    verified = read_verified(path, max_bytes)
-    header = verified.header
-    header.require((3,) if content == "vectors" else ())
-    placement = header.place(choices)
-    data = _scaled(header, verified.content)
+    with open_verified(path, max_bytes) as verified:
+        header = verified.header
+        header.require((3,) if content == "vectors" else ())
+        placement = header.place(choices)
+        data = _canonical_values(verified, placement.grid)
+        sha256 = verified.finished()
     _check_values(path, data, content)
-    data = placement.grid.reorder(data, CANONICAL)
-    if content == "vectors":
-        data = np.moveaxis(data, -1, 0)
     affine = placement.grid.oriented(CANONICAL).affine
-    facts = header.facts(placement)
-    return Nifti(path, np.ascontiguousarray(data), affine, verified.sha256, facts)
+    return Nifti(path, data, affine, sha256, header.facts(placement))
 
 
 def read_grid(path: Path, *, choices: HeaderChoices = _NO_CHOICES) -> Grid:
@@ -122,24 +120,40 @@ def write_nifti(
     write_atomic(path, content)
 
 
-def _scaled(header: Header, content: bytes | bytearray) -> np.ndarray:
-    """Values as float32, ``[D, H, W]`` or ``[D, H, W, 3]``, in the order of the file."""
-    stored = np.frombuffer(content, header.dtype, offset=header.offset)
-    shape = header.shape + tuple(size for size in header.dimensions[3:] if size > 1)
-    stored = stored.reshape(shape, order="F")
-    with np.errstate(
-        over="ignore", invalid="ignore"
-    ):  # what does not fit becomes inf, refused later
-        if header.scale is not None:
-            slope, intercept = header.scale
-            stored = np.multiply(stored, slope, dtype=np.float64) + intercept
-        return stored.astype(np.float32)
+def _canonical_values(verified: VerifiedFile, grid: Grid) -> np.ndarray:
+    """The data as float32 ``[D, H, W]``, or ``[3, D, H, W]``, of the canonical grid.
+
+    They are put in place a few planes at a time: nothing else of the size of the volume is made.
+    """
+    header, canonical = verified.header, grid.oriented(CANONICAL)
+    components = math.prod(header.dimensions[3:])
+    data = np.empty((components, *canonical.shape), np.float32)
+    stored = canonical.reorder(np.moveaxis(data, 0, -1), grid.axcodes)  # a view, in file order
+    first, second, planes = header.shape
+    plane_bytes = first * second * header.dtype.itemsize
+    step = max(_BLOCK_BYTES // plane_bytes, _BLOCK_PLANES)
+    for component in range(components):
+        for start in range(0, planes, step):
+            count = min(step, planes - start)
+            block = np.frombuffer(verified.read(count * plane_bytes), header.dtype)
+            block = block.reshape((first, second, count), order="F")
+            stored[:, :, start : start + count, component] = _scaled(block, header.scale)
+    return data if components > 1 else data[0]
+
+
+def _scaled(block: np.ndarray, scale: tuple[float, float] | None) -> np.ndarray:
+    # what does not fit becomes inf, refused later
+    with np.errstate(over="ignore", invalid="ignore"):
+        if scale is not None:
+            slope, intercept = scale
+            block = np.multiply(block, slope, dtype=np.float64) + intercept
+        return block.astype(np.float32)
 
 
 def _check_values(path: Path, data: np.ndarray, content: Content) -> None:
-    finite = np.isfinite(data)
-    if not finite.all():
-        bad = data.size - int(np.count_nonzero(finite))
+    planes = data.reshape(-1, *data.shape[-2:])
+    bad = sum(int(np.count_nonzero(~np.isfinite(plane))) for plane in planes)
+    if bad:
         raise SubjectError(
             "E_NONFINITE",
             f"{path} has {bad} values of {data.size} that are NaN or infinite; need none",
@@ -149,10 +163,14 @@ def _check_values(path: Path, data: np.ndarray, content: Content) -> None:
             "E_CONSTANT", f"{path} is {data.flat[0]:g} everywhere; need a volume with contrast"
         )
     if content == "labels":
-        wrong = data[(data != np.rint(data)) | (data < 0) | (data > MAX_LABEL)]
+        wrong = np.concatenate([_no_labels(plane) for plane in planes])
         if wrong.size:
             raise SubjectError(
                 "E_LABEL_VALUES",
                 f"{path} has {wrong.size} values such as {wrong[0]:g}; need whole numbers of 0 to "
                 f"{MAX_LABEL}",
             )
+
+
+def _no_labels(values: np.ndarray) -> np.ndarray:
+    return values[(values != np.rint(values)) | (values < 0) | (values > MAX_LABEL)]
