@@ -146,7 +146,8 @@ def mutual_information(fixed: Tensor, warped: Tensor, mask: Tensor) -> Tensor:
         mask: of the same shape; voxels above 0 count.
 
     Returns:
-        ``[B]`` float64 in nats; 0 where either volume is constant inside the mask.
+        ``[B]`` float64 in nats; 0 where either volume is constant inside the mask, NaN where one
+        is not finite there.
 
     Raises:
         ValueError: if the shapes differ.
@@ -163,33 +164,43 @@ def mutual_information_reference(fixed: Tensor, warped: Tensor, mask: Tensor) ->
 
 
 def _informations(
-    histogram: Callable[[Tensor, Tensor, Tensor], Tensor],
+    histogram: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor],
     fixed: Tensor,
     warped: Tensor,
     mask: Tensor,
 ) -> Tensor:
     flat = [volume.flatten(1) for volume in (fixed, warped, mask)]
-    return torch.stack([_information(histogram(*pair)) for pair in zip(*flat, strict=True)])
+    found = []
+    for first, second, inside in zip(flat[0], flat[1], flat[2] > 0, strict=True):
+        if not inside.any():
+            found.append(first.new_zeros((), dtype=torch.float64))
+            continue
+        low, span = _range(first, second, inside)
+        if not span.isfinite().all():
+            found.append(first.new_full((), torch.nan, dtype=torch.float64))
+            continue
+        # the least span keeps bins per unit finite; what is constant is in the first bin
+        scale = _BINS / span.clamp_min(_BINS * torch.finfo(first.dtype).tiny)
+        found.append(_information(histogram(first, second, inside, low, scale)))
+    return torch.stack(found)
 
 
-def _joint_histogram(first: Tensor, second: Tensor, mask: Tensor) -> Tensor:
+def _joint_histogram(
+    first: Tensor, second: Tensor, inside: Tensor, low: Tensor, scale: Tensor
+) -> Tensor:
     """Compiled version of :func:`_joint_histogram_reference`."""
     from triton_reg.ops._cpu.local_correlation import joint_histogram
 
     counts = np.zeros((_BINS, _BINS), np.int64)
-    if (mask > 0).any():
-        low, scale = _bins(first, second, mask > 0)
-        volumes = array(first), array(second), array(mask)
-        joint_histogram(*volumes, array(low), array(scale), counts)
+    volumes = array(first), array(second), array(inside)
+    joint_histogram(*volumes, array(low), array(scale), counts)
     return torch.from_numpy(counts).double()
 
 
-def _joint_histogram_reference(first: Tensor, second: Tensor, mask: Tensor) -> Tensor:
+def _joint_histogram_reference(
+    first: Tensor, second: Tensor, inside: Tensor, low: Tensor, scale: Tensor
+) -> Tensor:
     """Counts ``[32, 32]`` float64 of flat volumes inside the mask."""
-    inside = mask > 0
-    if not inside.any():
-        return first.new_zeros(_BINS, _BINS, dtype=torch.float64)
-    low, scale = _bins(first, second, inside)
     rows, columns = (
         ((one[inside] - low[index]) * scale[index]).clamp(0, _BINS - 1).long()
         for index, one in enumerate((first, second))
@@ -198,17 +209,17 @@ def _joint_histogram_reference(first: Tensor, second: Tensor, mask: Tensor) -> T
     return counts.view(_BINS, _BINS).double()
 
 
-def _bins(first: Tensor, second: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
-    """The least value inside of each volume, and bins per unit: ``[2]`` each."""
+def _range(first: Tensor, second: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
+    """The least value inside of each volume, and how far the largest is from it: ``[2]`` each."""
     low = torch.stack([one[inside].min() for one in (first, second)])
-    span = torch.stack([one[inside].max() for one in (first, second)]) - low
-    return low, _BINS / span.clamp_min(torch.finfo(first.dtype).tiny)
+    return low, torch.stack([one[inside].max() for one in (first, second)]) - low
 
 
 def _information(counts: Tensor) -> Tensor:
     shares = counts / counts.sum().clamp_min(1)
     apart = shares.sum(1, keepdim=True) * shares.sum(0, keepdim=True)
-    return torch.where(shares > 0, shares * (shares / apart.clamp_min(1e-300)).log(), 0.0).sum()
+    terms = torch.where(shares > 0, shares * (shares / apart.clamp_min(1e-300)).log(), 0.0)
+    return terms.sum().clamp_min(0)  # rounding takes it below
 
 
 def _standardised(volume: Tensor) -> Tensor:

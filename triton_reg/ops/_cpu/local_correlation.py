@@ -87,17 +87,17 @@ def _row(planes, mask, radius, area, floor):
 
 
 @njit(**KERNEL)
-def joint_histogram(first, second, mask, low, scale, counts):
-    """Count the voxels with ``mask > 0`` in ``counts [bins, bins]``.
+def joint_histogram(first, second, inside, low, scale, counts):
+    """Count the voxels ``inside`` in ``counts [bins, bins]``.
 
     Args:
-        first, second, mask: flat ``[N]``.
+        first, second: flat ``[N]``. inside: of that shape, bool.
         low, scale: ``[2]`` float32 each: a value's bin is ``(value - low) * scale``, clipped.
         counts: int64, added to.
     """
     last = counts.shape[0] - 1
-    for i in range(mask.shape[0]):
-        if mask[i] > 0:
+    for i in range(inside.shape[0]):
+        if inside[i]:
             row = int(min(max((first[i] - low[0]) * scale[0], f4(0)), f4(last)))
             column = int(min(max((second[i] - low[1]) * scale[1], f4(0)), f4(last)))
             counts[row, column] += 1
