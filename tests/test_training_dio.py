@@ -261,3 +261,28 @@ def test_bfloat16_is_refused_where_its_gradients_are_wrong() -> None:
     with pytest.raises(ValueError, match="bfloat16 needs 65 voxels an axis for lku on a CPU"):
         DIOTraining(scans(), half, METHOD, wide)
     assert DIOTraining(scans(), half, METHOD, SMALL).done == 0
+
+
+def test_levels_that_never_take_part_are_refused() -> None:
+    deep = replace(SMALL, levels=(8, 4, 2, 1))
+    method = replace(METHOD, levels=deep.levels, iterations=(8, 8, 6, 4))
+    with pytest.raises(ValueError, match=r"curriculum must say when each of the levels \(8, 4, 2"):
+        DIOTraining(scans(), SETTINGS, method, deep)
+
+
+def test_a_kept_state_does_not_change_with_further_steps() -> None:
+    made, other, third = training(), training(), training()
+    made.step()
+    kept = made.state()
+    made.step()
+    for one in (other, third):
+        one.load_state(kept)
+        one.step()
+        assert all(torch.equal(part, one.model()[name]) for name, part in made.model().items())
+
+
+def test_no_step_follows_the_last() -> None:
+    made = training(steps=1)
+    made.step()
+    with pytest.raises(RuntimeError, match="all 1 steps are done"):
+        made.step()

@@ -66,9 +66,13 @@ def load_weights(path: Path) -> Mapping[str, Tensor]:
     """
     if path.suffix == ".safetensors":
         # here, so that registration needs it only where such a file is read
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        return load_file(path)
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise ValueError(f"{path} is damaged or no safetensors file: {error}") from None
     content = _checkpoint(path)
     for key in ("net", "state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
@@ -89,7 +93,7 @@ def _checkpoint(path: Path) -> Any:
     except Exception as error:
         # torch's own words tell people how to trust the file
         raise ValueError(
-            f"it is damaged or holds more than tensors ({type(error).__name__})"
+            f"{path} is damaged or holds more than tensors ({type(error).__name__})"
         ) from None
 
 

@@ -15,7 +15,7 @@ _GROUPS = 8  # of each normalisation; fewer if they do not divide the channels
 def seeded(seed: int) -> Iterator[None]:
     """Draw initial weights from a seed; the global random state stays as it is."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU too
         yield
 
 

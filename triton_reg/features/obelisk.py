@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from triton_reg.features.conv_units import seeded
 from triton_reg.features.intensity import Window, windowed
 from triton_reg.weights import Weights, load_weights
 
@@ -39,8 +40,7 @@ class ObeliskNet(nn.Module):
     ) -> None:
         super().__init__()
         self.step, self.convention = step, convention
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             self.offsets = nn.Parameter(torch.randn(2, 2 * channels, 3) * _SPREAD)
             self.layer0 = nn.Conv3d(1, _FIRST_CHANNELS, 5, stride=2, padding=2, bias=False)
             self.batch0 = nn.BatchNorm3d(_FIRST_CHANNELS)
@@ -135,7 +135,7 @@ class Obelisk:
 
     def __call__(self, volume: Tensor, mask: Tensor) -> Tensor:
         """Features ``[N, C, D // step, H // step, W // step]`` of a volume in source units."""
-        network = self._network.to(volume.device)
+        network, volume = self._network.to(volume.device), volume.float()
         if self.clip:
             return network(windowed(volume, mask, self.window))
         low, high = self.window

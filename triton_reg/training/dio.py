@@ -1,6 +1,7 @@
 """Training of DIO's features: gradients reach the network through the optimum."""
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +18,7 @@ from triton_reg.ops.resize import grid_shape
 from triton_reg.training.augment import random_affine, random_contrast, transformed_points
 from triton_reg.training.dio_examples import Example, changed, structure_masks
 from triton_reg.training.dio_levels import check_trainable, solved_level
-from triton_reg.training.dio_settings import DIOTrainingSettings, check_precision, check_told
+from triton_reg.training.dio_settings import DIOTrainingSettings, check_network, check_told
 from triton_reg.training.dio_terms import Evidence, unlike
 from triton_reg.training.parallel import add_over_processes, check_shares, own_share
 from triton_reg.training.scans import Scans
@@ -65,7 +66,7 @@ class DIOTraining:
         check_told(settings, len(structures), scans.keypoints.shape[1])
         check_trainable(method, settings)
         device = scans.volumes.device.type
-        check_precision(settings, architecture, grid_shape(scans.volumes), device)
+        check_network(settings, architecture, grid_shape(scans.volumes), device)
         check_shares(settings.pairs)
         self.settings, self.scans = settings, scans
         self.method = replace(method, levels=architecture.levels, loss=method.loss or "mse")
@@ -98,8 +99,10 @@ class DIOTraining:
         """One step; returns the mean loss of its pairs.
 
         Raises:
-            RuntimeError: if a gradient is not finite.
+            RuntimeError: if a gradient is not finite, or all steps are done.
         """
+        if self.done >= self.settings.steps:
+            raise RuntimeError(f"DIOTraining: all {self.settings.steps} steps are done")
         settings, generator = self.settings, self.generator
         for group in self.optimiser.param_groups:
             group["lr"] = settings.learning_rate * (1 - self.done / settings.steps) ** 0.9
@@ -206,17 +209,16 @@ class DIOTraining:
 
     def state(self) -> dict[str, Any]:
         """All that decides the next steps, in plain values and tensors."""
-        return {
-            "network": self.network.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "generator": self.generator.get_state(),
-            "done": self.done,
-        }
+        # copies: the next step changes these in place
+        return deepcopy({
+            "network": self.network.state_dict(), "optimiser": self.optimiser.state_dict(),
+            "generator": self.generator.get_state(), "done": self.done,
+        })  # fmt: skip
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Go on where :meth:`state` was taken, with the same scans and settings."""
         self.network.load_state_dict(state["network"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        self.optimiser.load_state_dict(deepcopy(state["optimiser"]))
         self.generator.set_state(state["generator"])
         self.done = state["done"]
 

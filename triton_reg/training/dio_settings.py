@@ -6,6 +6,7 @@ from typing import Literal
 from triton_reg.features.architecture import Architecture
 from triton_reg.features.intensity import Window
 from triton_reg.methods.dio import DIO
+from triton_reg.ops.checks import check_choice
 from triton_reg.ops.feature_force import Loss
 from triton_reg.ops.resize import Shape
 
@@ -74,6 +75,16 @@ class DIOTrainingSettings:
     seed: int = 0
     window: Window = (1.0, 99.0)
 
+    def __post_init__(self) -> None:
+        for name, known in (("gradient", ("phantom", "implicit")),
+                            ("precision", ("float32", "bfloat16"))):  # fmt: skip
+            check_choice("DIOTrainingSettings", name, getattr(self, name), known)
+        if min(self.steps, self.pairs, self.phantom_steps) < 1:
+            raise ValueError(
+                "DIOTrainingSettings: steps, pairs and phantom_steps must be at least 1, got "
+                f"{self.steps}, {self.pairs} and {self.phantom_steps}"
+            )
+
 
 def check_told(settings: DIOTrainingSettings, structures: int, keypoints: int) -> None:
     """Raise ``ValueError`` if there is nothing to descend on, or codes lack structures."""
@@ -87,13 +98,18 @@ def check_told(settings: DIOTrainingSettings, structures: int, keypoints: int) -
         )
 
 
-def check_precision(
+def check_network(
     settings: DIOTrainingSettings, architecture: Architecture, shape: Shape, device: str
 ) -> None:
-    """Raise ``ValueError`` for bfloat16 where torch computes wrong gradients.
+    """Raise ``ValueError`` if a level never takes part, or where torch's gradients are wrong.
 
     On CPUs, those of a bfloat16 convolution that is wider than its grid (torch 2.13).
     """
+    if len(settings.curriculum) < len(architecture.levels):
+        raise ValueError(
+            f"DIOTraining: curriculum must say when each of the levels {architecture.levels} "
+            f"begins to take part, got {settings.curriculum}"
+        )
     kernel = 5 if architecture.kind.startswith("lku") else 3
     smallest = min(-(-size // architecture.unit) for size in shape)
     if settings.precision == "bfloat16" and device == "cpu" and smallest < kernel:

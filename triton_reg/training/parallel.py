@@ -51,7 +51,7 @@ def check_shares(count: int) -> None:
     processes = _processes()
     if count < 1 or count % processes:
         raise ValueError(
-            f"PDDTraining: pairs must be a multiple of the {processes} processes, got {count}"
+            f"training: pairs must be a multiple of the {processes} processes, got {count}"
         )
 
 

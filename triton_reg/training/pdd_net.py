@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -180,20 +181,21 @@ class PDDTraining:
 
     def state(self) -> dict[str, Any]:
         """All that decides the next steps, in plain values and tensors."""
-        return {
+        # copies: the next step changes what these are in place
+        return deepcopy({
             "network": self.network.state_dict(),
             "weights": self.weights.detach(),
             "optimiser": self.optimiser.state_dict(),
             "generator": self.generator.get_state(),
             "done": self.done,
-        }
+        })  # fmt: skip
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Go on where :meth:`state` was taken, with the same scans and settings."""
         self.network.load_state_dict(state["network"])
         with torch.no_grad():
             self.weights.copy_(state["weights"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        self.optimiser.load_state_dict(deepcopy(state["optimiser"]))
         self.generator.set_state(state["generator"])
         self.done = state["done"]
 

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from triton_reg.features.conv_units import seeded
 from triton_reg.features.intensity import Window
 from triton_reg.features.network import NetworkFeatures
 from triton_reg.losses import roughness, soft_dice
@@ -29,8 +30,7 @@ class FeatureNet(nn.Module):
 
     def __init__(self, channels: int = 8, width: int = 16, seed: int = 0) -> None:
         super().__init__()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             self.first = nn.Conv3d(1, width, 3, padding=1)
             self.second = nn.Conv3d(width, width, 3, padding=2, dilation=2)
             self.last = nn.Conv3d(width, channels, 3, padding=4, dilation=4)
@@ -92,7 +92,7 @@ def train_features(
         ValueError: if there are fewer than two volumes, no labels, or shapes that differ.
         RuntimeError: if a gradient is not finite.
     """
-    structures = _structures(volumes, labels)
+    structures, volumes = _structures(volumes, labels), volumes.float()
     features = NetworkFeatures(network=network, window=settings.window, trainable=True)
     method = replace(method, voxelopt=replace(method.voxelopt, features=features))
     optimiser = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
