@@ -135,12 +135,6 @@ class ShowsFeatures(Protocol):
         ...
 
 
-def refuse_prompts(call: str, prompts: Prompts | None) -> None:
-    """Raise ``ValueError`` if there are prompts: they are never passed over in silence."""
-    if prompts is not None:
-        raise ValueError(f"{call}: takes no prompts; PDDNet and DIO do")
-
-
 def at_least_float32(features: Tensor) -> Tensor:
     """Features that were kept in half precision, as methods compute with them."""
     return features.float() if features.element_size() < 4 else features
@@ -165,18 +159,21 @@ def register_pair(method: Method, fixed_volume: Tensor, moving_volume: Tensor) -
 
     Args:
         method: any registration method.
-        fixed_volume, moving_volume: ``[D, H, W]`` in source units, floating point and finite.
+        fixed_volume, moving_volume: ``[D, H, W]`` in source units, float32 or float64, and finite.
 
     Returns:
         A result with a batch of one.
 
     Raises:
+        TypeError: if a volume is neither float32 nor float64.
         ValueError: if a volume is not three-dimensional or not finite.
     """
     features = []
     for name, volume in {"fixed_volume": fixed_volume, "moving_volume": moving_volume}.items():
         if volume.dim() != 3:
             raise ValueError(f"register_pair: {name} must be [D, H, W], got {list(volume.shape)}")
+        if volume.dtype not in (torch.float32, torch.float64):
+            raise TypeError(f"register_pair: {name} must be float32 or float64, got {volume.dtype}")
         if not volume.isfinite().all():
             raise ValueError(f"register_pair: {name} must be finite, got NaN or infinite voxels")
         features.append(method.prepare(volume[None, None], torch.ones_like(volume)[None, None]))

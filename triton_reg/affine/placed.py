@@ -23,7 +23,8 @@ class PlacedVolume:
             its edge: it should keep a few mm away from what is to be ignored.
 
     Raises:
-        ValueError: if a shape does not fit, the affine cannot be inverted, or the mask is empty.
+        ValueError: if a shape does not fit, a voxel is not finite, the affine cannot be inverted,
+            or the mask is empty.
     """
 
     volume: Tensor
@@ -34,6 +35,8 @@ class PlacedVolume:
         if self.volume.dim() != 3 or min(self.volume.shape) < 1:
             found = list(self.volume.shape)
             raise ValueError(f"PlacedVolume: volume must be [D, H, W], got {found}")
+        if not self.volume.isfinite().all():
+            raise ValueError("PlacedVolume: volume must be finite, got NaN or infinite voxels")
         if tuple(self.affine.shape) != (4, 4):
             found = list(self.affine.shape)
             raise ValueError(f"PlacedVolume: affine must be [4, 4], got {found}")

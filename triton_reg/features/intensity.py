@@ -37,8 +37,13 @@ def windowed(volume: Tensor, mask: Tensor, window: Window) -> Tensor:
 
     Percentiles (see :class:`Intensity`) interpolate linearly between the sorted values of the
     voxels inside the mask. A window that a volume's values close to a point gives 0.
+
+    Raises:
+        ValueError: if a mask is empty, or the window's ends are not in order.
     """
     low, high = window
+    if not low < high:
+        raise ValueError(f"windowed: window must be (low, high) with low < high, got {low, high}")
     if low >= 0 and high <= 100:
         inside = [one[region > 0] for one, region in zip(volume, mask, strict=True)]
         bounds = volume.new_tensor([_percentiles(values, window) for values in inside])

@@ -11,13 +11,15 @@ from torch import Tensor
 from triton_reg.displacement import Displacement
 from triton_reg.features.intensity import Intensity
 from triton_reg.method import FeatureExtractor, Features, Prompts, Result, at_least_float32
+from triton_reg.methods.checks import check_on_grid, check_prompts
 from triton_reg.methods.descent import StopRule
-from triton_reg.methods.dio_settings import TRANSFORMS, DescentSettings, Transform
+from triton_reg.methods.dio_settings import LINEAR, TRANSFORMS, DescentSettings, Transform
 from triton_reg.methods.dio_solver import Sides, Solver
 from triton_reg.methods.prompt_terms import PromptWeights
 from triton_reg.methods.regularisers import Regularisers
 from triton_reg.ops.advance import Vector
 from triton_reg.ops.blocks import block_means
+from triton_reg.ops.checks import check_choice
 from triton_reg.ops.feature_force import ForceSettings, Loss
 from triton_reg.ops.resize import grid_shape
 from triton_reg.ops.sampling import Derivative
@@ -73,7 +75,8 @@ class DIO:
         regularisers: further terms of the loss.
         prompt_weights: what prompts count.
         spline_spacing: of B-spline control points, in voxels.
-        voxel: sizes of a voxel along each axis, up to a factor.
+        voxel: sizes of a voxel along each axis, up to a factor, in which only keypoints are
+            measured: in mm it makes theirs squared mm.
         masked: compare inside both masks alone.
         diagnose: also say how much of each level's last step lies along the moving volume's
             intensity gradient, see :func:`triton_reg.methods.descent.step_cosine`.
@@ -101,6 +104,8 @@ class DIO:
                 f"DIO: transform must be one of {', '.join(TRANSFORMS)}, got {self.transform!r};"
                 " the documentation of DIO says why geodesic shooting is not among them"
             )
+        if self.first is not None:
+            check_choice("DIO", "first", self.first, LINEAR)
         _ = self.force  # raises for a loss or a window that there is not
         factors = self.level_factors
         if len(self.iterations) != len(factors):
@@ -171,11 +176,7 @@ class DIO:
             levels = extractor.levels_of(volume, mask)
         else:
             whole = extractor(volume, mask)
-            if whole.shape[2:] != volume.shape[2:]:
-                raise ValueError(
-                    f"DIO: features must lie on the volume's grid {list(volume.shape[2:])}, got "
-                    f"{list(whole.shape[2:])}"
-                )
+            check_on_grid("DIO", whole, volume)
             levels = [block_means(whole, factor) for factor in self.levels]
         beside = []
         if self.masked:
@@ -203,6 +204,7 @@ class DIO:
             if it used all iterations), ``loss`` (the last) and ``gradient_ratio`` (length of the
             last gradient over that of the first); with ``diagnose`` also ``step_cosine``.
         """
+        check_prompts("DIO", prompts, pairs)
         at_once = 1 if prompts is not None or fixed[0].is_cpu else _PAIRS_AT_ONCE
         found = []
         for row, some in enumerate(pairs.split(at_once)):

@@ -72,7 +72,8 @@ class KeypointForce:
         assert moving is not None
         known = (fixed.isfinite() & moving.isfinite()).all(2)[0]
         self.fixed, self.moving = (
-            (points[0, known].float() - level.offset) / level.factor for points in (fixed, moving)
+            (points[0, known].to(placement.dtype) - level.offset) / level.factor
+            for points in (fixed, moving)
         )
         self.level, self.placement, self.weight = level, placement[0], weights.keypoints
         self.size = level.factor * self.fixed.new_tensor(voxel)
@@ -98,7 +99,9 @@ class KeypointForce:
         loss = self.weight * away.square().sum(0).mean() * active
         pull = 2 * self.weight * place[:, 4:].T @ (away * self.size[:, None]) / len(self.fixed)
         whole = torch.stack([along.sum(1) for along in self.reach]).prod(0)
-        spread = torch.einsum("ak,kz,ky,kx->azyx", pull, *self.reach) / whole.max()
+        spread = torch.einsum("ak,kz,ky,kx->azyx", pull, *self.reach)
+        # points so far outside that they reach no voxel draw nothing
+        spread = spread / whole.max().clamp_min(torch.finfo(whole.dtype).tiny)
         return Force(loss, spread[None] * active.view(-1, 1, 1, 1, 1))
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 from triton_reg.methods.descent import StopRule
 from triton_reg.methods.level_grids import LevelGrid
 from triton_reg.ops.advance import StepSettings, Vector
+from triton_reg.ops.checks import check_choice
 from triton_reg.ops.feature_force import Loss
 
 Transform = Literal["freeform", "diffeomorphic", "svf", "bspline", "affine", "rigid"]
@@ -52,6 +53,8 @@ class DescentSettings:
     units: Literal["voxel", "published"] = "voxel"
 
     def __post_init__(self) -> None:
+        check_choice("DescentSettings", "optimiser", self.optimiser, ("adam", "sgd"))
+        check_choice("DescentSettings", "units", self.units, ("voxel", "published"))
         if self.rate is not None and self.rate <= 0:
             raise ValueError(f"DescentSettings: rate must be positive, got {self.rate}")
         if min(self.gradient_sigma, self.vector_sigma) < 0:

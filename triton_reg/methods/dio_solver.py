@@ -83,7 +83,8 @@ class Solver:
     ) -> None:
         self.settings, self.fixed, self.moving, self.prompts = settings, fixed, moving, prompts
         self.grids = [LevelGrid.over(fixed.shape, factor) for factor in settings.level_factors]
-        self.matrix = start_matrix(fixed, moving, settings.descent.units)
+        rigid = "rigid" in (settings.first, settings.transform)
+        self.matrix = start_matrix(fixed, moving, settings.descent.units, rigid=rigid)
         self.courses: list[Course] = []
         self.cosines: list[Tensor] = []
 
@@ -205,15 +206,19 @@ class Solver:
         return Solution(moved - scale.view(1, 3, 1, 1, 1) * voxels, extras)
 
 
-def start_matrix(fixed: Sides, moving: Sides, units: str) -> Tensor:
+def start_matrix(fixed: Sides, moving: Sides, units: str, *, rigid: bool = False) -> Tensor:
     """Where fixed voxels lie at first, ``[B, 3, 4]``: corner voxels on corner voxels.
 
     In published units it is the outer faces that lie on each other, which for volumes of one size
-    is the same.
+    is the same. A rigid map could not undo the stretch of either: where one begins, it is centre
+    on centre, with voxels as large as voxels.
     """
     matrix = fixed.levels[0].new_zeros(len(fixed.levels[0]), 3, 4)
     for axis, (own, other) in enumerate(zip(fixed.shape, moving.shape, strict=True)):
-        if units == "published":
+        if rigid:
+            matrix[:, axis, axis] = 1
+            matrix[:, axis, 3] = (other - own) / 2
+        elif units == "published":
             matrix[:, axis, axis] = other / own
             matrix[:, axis, 3] = (other / own - 1) / 2
         else:

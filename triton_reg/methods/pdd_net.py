@@ -3,7 +3,7 @@
 import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -13,8 +13,10 @@ from triton_reg.features.averaged import averaged
 from triton_reg.features.local import LocalContrast
 from triton_reg.features.obelisk import Obelisk
 from triton_reg.method import FeatureExtractor, Features, Prompts, Result, at_least_float32
+from triton_reg.methods.checks import check_prompts, check_same_grid
 from triton_reg.methods.prompt_terms import PromptWeights, anchors_of, label_channels, moved_back
 from triton_reg.methods.search import CubeSearch, EvenSearch, Search, label_shares, label_steps
+from triton_reg.ops.checks import check_choice
 from triton_reg.ops.dense_match import COVARIANCE_AXES, DenseMatch, dense_match
 from triton_reg.ops.instance_fit import FitSettings, instance_fit
 from triton_reg.ops.lattice import Lattice
@@ -81,6 +83,7 @@ class PDDNet:
             raise ValueError("PDDNet: needs at least one stage")
         if self.feature_step < 1:
             raise ValueError(f"PDDNet: feature_step must be at least 1, got {self.feature_step}")
+        check_choice("PDDNet", "composition", self.composition, get_args(Composition))
         if len(self.weights) != 4:
             raise ValueError(f"PDDNet: needs four weights, got {self.weights}")
 
@@ -134,7 +137,9 @@ class PDDNet:
         """
         again = slice(None) if len(self.stages) > 1 else slice(0)
         features = averaged(self.features(volume, mask), grid_shape(volume), self.feature_step)
-        return features, volume[:, again], mask[:, again]
+        # copies: whoever gave the volume may use its memory again
+        inside = (mask > 0).to(volume.dtype)
+        return features, volume[:, again].clone(), inside[:, again].clone()
 
     def register(
         self, fixed: Features, moving: Features, pairs: Tensor, prompts: Prompts | None = None
@@ -154,12 +159,8 @@ class PDDNet:
         Raises:
             ValueError: if fixed and moving features differ in shape.
         """
-        shapes = [[list(part.shape[1:]) for part in features] for features in (fixed, moving)]
-        if shapes[0] != shapes[1]:
-            raise ValueError(
-                "PDDNet: fixed and moving must share their features' shapes, got "
-                f"{shapes[0]} and {shapes[1]}"
-            )
+        check_same_grid("PDDNet", fixed, moving)
+        check_prompts("PDDNet", prompts, pairs)
         at_once = 1 if prompts is not None or fixed[0].is_cpu else _PAIRS_AT_ONCE
         found = []
         for row, some in enumerate(pairs.split(at_once)):
@@ -241,6 +242,7 @@ class PDDNet:
         if self.composition == "full":
             late = Displacement(resize(second, shape), shape, shape)
             return late.then(Displacement(resize(first, shape), shape, shape)).vectors
-        own = [(count - 1) / (size - 1) for count, size in zip(first.shape[2:], shape, strict=True)]
-        step = second * second.new_tensor(own).view(1, 3, 1, 1, 1)
+        sizes = zip(first.shape[2:], shape, strict=True)
+        own = second.new_tensor([(count - 1) / max(size - 1, 1) for count, size in sizes])
+        step = second * own.view(1, 3, 1, 1, 1)
         return second + warp(first, step, fixed_shape=grid_shape(second), padding="border")

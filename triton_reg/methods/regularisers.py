@@ -55,7 +55,8 @@ class Regularisers:
         size = vectors.new_tensor(voxel) / smallest
         lengths = vectors * size.view(1, 3, 1, 1, 1)
         first = [lengths.diff(dim=2 + axis) / size[axis] for axis in range(3)]
-        total = vectors.new_zeros(len(vectors))
+        # tied to the vectors: where a grid is too thin for a term, its gradient is zero
+        total = 0 * lengths.flatten(1).sum(1)
         if self.diffusion:
             total = total + self.diffusion * sum(_mean(one.square()) for one in first)
         if self.bending:
@@ -67,7 +68,7 @@ class Regularisers:
             inner = [one.narrow(4, 0, lengths.shape[4] - 1) for one in inner]
             squares = torch.stack([one.square() for one in inner]).sum(dim=(0, 2))
             total = total + self.total_variation * _mean((squares + _TV_FLOOR).sqrt()[:, None])
-        if self.jacobian:
+        if self.jacobian and min(vectors.shape[2:]) >= 3:  # else it has no inner voxel
             missing = (_SMALLEST_DETERMINANT - jacobian_determinant(vectors)).clamp_min(0)
             total = total + self.jacobian * _mean(missing.square()[:, None])
         return total
@@ -85,4 +86,5 @@ def _bending(first: list[Tensor], size: Tensor) -> Tensor:
 
 def _mean(field: Tensor) -> Tensor:
     """Over everything of each pair, summed over components."""
-    return field.flatten(2).mean(2).sum(1)
+    values = field.flatten(2)  # empty along an axis of one voxel
+    return values.mean(2).sum(1) if values.shape[2] else values.sum((1, 2))

@@ -74,7 +74,7 @@ class EvenSearch:
     def reach(self, shape: Shape) -> Vector:
         """Largest displacement along each axis, as a share of half the volume's extent."""
         first, second, third = (
-            2 * self.extent / ((size - 1) * length)
+            2 * self.extent / (max(size - 1, 1) * length)
             for size, length in zip(shape, self.voxel, strict=True)
         )
         return first, second, third

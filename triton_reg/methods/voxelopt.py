@@ -8,7 +8,8 @@ from torch import Tensor
 from triton_reg.displacement import Displacement, upsample_twice
 from triton_reg.features.local import LocalContrast
 from triton_reg.features.mind import MindSSC
-from triton_reg.method import FeatureExtractor, Features, Prompts, Result, refuse_prompts
+from triton_reg.method import FeatureExtractor, Features, Prompts, Result
+from triton_reg.methods.checks import check_on_grid, check_same_grid, refuse_prompts
 from triton_reg.methods.pyramid import (
     cropped,
     features_of,
@@ -135,10 +136,12 @@ class VoxelOpt:
             :func:`triton_reg.ops.register_pyramid.stored_pyramid` makes of them.
 
         Raises:
-            ValueError: if the (halved) volume is smaller than 16 voxels on an axis, if a mask is
-                empty, or if a feature does not fit into fp16 on a GPU.
+            ValueError: if the (halved) volume is smaller than 16 voxels on an axis, if the
+                extractor's features lie on another grid than the volume, if a mask is empty, or if
+                a feature does not fit into fp16 on a GPU.
         """
         finest = self.features(volume, mask)
+        check_on_grid("VoxelOpt", finest, volume)
         inside = (mask > 0).to(finest.dtype)
         if self.downsample == 2:
             finest, inside = (resize(one, halved(one)) for one in (finest, inside))
@@ -172,6 +175,7 @@ class VoxelOpt:
             ValueError: if fixed and moving features differ in shape, or if there are prompts.
         """
         refuse_prompts("VoxelOpt", prompts)
+        check_same_grid("VoxelOpt", fixed, moving)
         if is_stored(fixed):
             displacement, entropy = register_pyramid(fixed, moving, pairs, self._pyramid_settings)
         else:

@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from triton_reg.displacement import Displacement
-from triton_reg.method import Features, Prompts, Result, refuse_prompts
+from triton_reg.method import Features, Prompts, Result
+from triton_reg.methods.checks import check_on_grid, check_same_grid, refuse_prompts
 from triton_reg.methods.pyramid import (
     cropped,
     features_of,
@@ -35,9 +36,6 @@ class SoftVoxelOpt:
     run through the cost volumes, their entropy and the filter that it widens, the integration, the
     composition and the warps of every level, down to the coarsest. It is plain torch, several times
     slower than :class:`VoxelOpt`; train with this one, register with that one.
-
-    Displacements are differentiable; the compiled :meth:`Displacement.warp` is not, so losses warp
-    with :func:`triton_reg.ops.warp.warp_reference`.
 
     Couplings far above the temperature round displacements to whole voxels, hard or soft, and
     hardly any gradient passes: train with a schedule that ends near the temperature.
@@ -70,9 +68,10 @@ class SoftVoxelOpt:
         """Feature pyramids as :meth:`VoxelOpt.prepare` makes them, with the extractor's gradients.
 
         Raises:
-            ValueError: if the (halved) volume is smaller than 16 voxels on an axis.
+            ValueError: as :meth:`VoxelOpt.prepare` does.
         """
         finest = self.voxelopt.features(volume, mask)
+        check_on_grid("SoftVoxelOpt", finest, volume)
         inside = (mask > 0).to(finest.dtype)
         if self.voxelopt.downsample == 2:
             finest, inside = (resize_reference(one, halved(one)) for one in (finest, inside))
@@ -96,6 +95,7 @@ class SoftVoxelOpt:
             ValueError: if fixed and moving features differ in shape, or if there are prompts.
         """
         refuse_prompts("SoftVoxelOpt", prompts)
+        check_same_grid("SoftVoxelOpt", fixed, moving)
         displacement = entropy = None
         for level in reversed(range(len(fixed))):
             target, source = features_of(fixed, moving, pairs, level)

@@ -32,5 +32,6 @@ def inverse_consistency_error_mm(
     Raises:
         ValueError: if the two displacements do not share one grid.
     """
-    stays = forward.warp(torch.ones_like(mask)) > _INSIDE
-    return mean_length_mm(forward.then(backward).full(), spacing_mm, mask * stays)
+    everywhere = torch.ones_like(mask, dtype=forward.vectors.dtype)
+    stays = forward.warp(everywhere) > _INSIDE
+    return mean_length_mm(forward.then(backward).full(), spacing_mm, (mask > 0) & stays)

@@ -63,8 +63,11 @@ def dice(fixed_labels: Tensor, moving_labels: Tensor, structures: Tensor) -> Ten
     Raises:
         ValueError: if the maps differ in shape, or a label is negative.
     """
-    counts = label_counts(fixed_labels, moving_labels, int(structures.max()) + 1)
-    return dice_of_counts(counts[:, structures])
+    if not len(structures):
+        return torch.zeros(0, dtype=torch.float64, device=fixed_labels.device)
+    places = structures.long()  # bytes would be taken for a mask
+    counts = label_counts(fixed_labels, moving_labels, int(places.max()) + 1)
+    return dice_of_counts(counts[:, places])
 
 
 def dice_of_counts(counts: Tensor) -> Tensor:

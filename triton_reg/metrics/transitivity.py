@@ -50,7 +50,8 @@ def triangle_errors_mm(
     apart = first.then(second).full() - direct.full()
     step_mm = apart.new_tensor(spacing_mm).view(1, 3, 1, 1, 1)
     lengths = torch.linalg.vector_norm(apart * step_mm, dim=1).flatten(1).double()
-    stays = first.warp(torch.ones_like(mask)) > _INSIDE
+    everywhere = torch.ones_like(mask, dtype=first.vectors.dtype)
+    stays = first.warp(everywhere) > _INSIDE
     inside = ((mask > 0) & stays).flatten(1)
     rows = [_of_lengths(own[where]) for own, where in zip(lengths, inside, strict=True)]
     return TriangleErrors(*torch.stack(rows).unbind(1))

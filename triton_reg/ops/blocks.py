@@ -10,7 +10,8 @@ def block_means(volume: Tensor, factor: int) -> Tensor:
     """``[B, C, D, H, W]`` averaged over blocks; those that stick out over what they have."""
     if factor == 1:
         return volume
-    return F.avg_pool3d(volume, factor, ceil_mode=True, count_include_pad=False)
+    block = [min(factor, size) for size in volume.shape[2:]]  # torch refuses larger ones
+    return F.avg_pool3d(volume, block, ceil_mode=True, count_include_pad=False)
 
 
 def continued(volume: Tensor, unit: Shape) -> Tensor:

@@ -1,5 +1,7 @@
 """The checks that several operations share; each names the call, what it got and what it needs."""
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 
@@ -26,6 +28,12 @@ def check_displacement(call: str, displacement: Tensor) -> None:
         raise ValueError(
             f"{call}: displacement must be [B, 3, D, H, W], got {list(displacement.shape)}"
         )
+
+
+def check_choice(call: str, name: str, said: object, known: Sequence[str]) -> None:
+    """Raise ``ValueError`` unless what was said is one of the known words."""
+    if said not in known:
+        raise ValueError(f"{call}: {name} must be one of {', '.join(known)}, got {said!r}")
 
 
 def check_spacing(call: str, spacing: tuple[float, float, float], name: str = "spacing") -> None:

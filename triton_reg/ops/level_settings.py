@@ -2,7 +2,9 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
+
+from triton_reg.ops.checks import check_choice
 
 Smoothing = Literal["adaptive", "adaptive-paper", "isotropic", "released"]
 
@@ -44,6 +46,14 @@ class LevelSettings:
     entropy_radius: int | None = None
     couplings: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
     masked: bool = False
+
+    def __post_init__(self) -> None:
+        check_choice("LevelSettings", "smoothing", self.smoothing, get_args(Smoothing))
+        if min(self.radius, self.tap_radius) < 1 or self.passes < 0:
+            raise ValueError(
+                "LevelSettings: radius and tap_radius must be at least 1 and passes 0, got "
+                f"{self.radius}, {self.tap_radius} and {self.passes}"
+            )
 
     @property
     def constant_sides(self) -> tuple[float, float, float] | None:

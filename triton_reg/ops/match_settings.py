@@ -3,7 +3,9 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
+
+from triton_reg.ops.checks import check_choice
 
 Smoothing = Literal["min_convolution", "exact_min_convolution", "mean_field", "gaussian", "none"]
 LabelFilter = Literal["pooled", "exact", "none"]
@@ -32,6 +34,7 @@ class MatchSettings:
     sigma: float = 1.0
 
     def __post_init__(self) -> None:
+        check_choice("MatchSettings", "smoothing", self.smoothing, get_args(Smoothing))
         if not 0 <= self.iterations <= 8:
             raise ValueError(f"MatchSettings: iterations must be 0 to 8, got {self.iterations}")
         if self.curvature <= 0 or self.sigma <= 0:

@@ -1,6 +1,7 @@
 """Resample a field to another grid over the same extent, corner voxel onto corner voxel."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -71,6 +72,19 @@ def _resize_cuda(field: Tensor, shape: Sequence[int]) -> Tensor:
 @_resize.register_fake
 def _(field: Tensor, shape: Sequence[int]) -> Tensor:
     return field.new_empty(*field.shape[:2], *shape)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Tensor, Sequence[int]], output: Tensor) -> None:
+    del output
+    ctx.shape_in, ctx.shape_out = inputs[0].shape, list(inputs[1])
+
+
+def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+    backward = torch.ops.aten.upsample_trilinear3d_backward
+    return backward(gradient, ctx.shape_out, list(ctx.shape_in), True, None, None, None), None
+
+
+_resize.register_autograd(_backward, setup_context=_setup_context)
 
 
 def resize_nearest(labels: Tensor, shape: Shape) -> Tensor:

@@ -1,13 +1,13 @@
 """Sample a volume through a displacement."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from triton_reg.ops.checks import check_displacement, check_volumes
+from triton_reg.ops.checks import check_choice, check_displacement, check_volumes
 from triton_reg.ops.operators import array, check_device, has_kernel
 from triton_reg.ops.resize import Shape, grid_shape, resize, resize_reference
 
@@ -40,10 +40,12 @@ def warp(
         The warped volume ``[B, C, *fixed_shape]``.
 
     Raises:
-        ValueError: if the shapes do not fit together.
+        ValueError: if the shapes do not fit together, or there is no such interpolation or padding.
     """
     check_volumes("warp", volume=volume)
     check_displacement("warp", displacement)
+    check_choice("warp", "interpolation", interpolation, get_args(Interpolation))
+    check_choice("warp", "padding", padding, get_args(Padding))
     if volume.shape[0] != displacement.shape[0]:
         raise ValueError(
             f"warp: volume and displacement must share one batch size, got {volume.shape[0]} "
