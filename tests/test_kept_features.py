@@ -5,10 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import tiny_cohort
-from small_run import decided, planned
+from small_run import QUICK, decided, planned
 
 from cohort.data.kept_features import FOLDER, KeptFeatures
 from cohort.data.store import CohortStore
+from cohort.engine.choices import PlanSettings
+from cohort.engine.plan import open_run
 from cohort.engine.run import DriverOptions, run
 from triton_reg import VoxelOpt
 
@@ -60,3 +62,18 @@ def test_a_second_run_makes_no_features(store: CohortStore, tmp_path: Path, monk
     run(second, store, options=KEPT)
     assert decided(first).equals(decided(plain))
     assert decided(second).equals(decided(plain))
+
+
+def test_features_of_a_coarser_grid_are_others(tmp_path: Path) -> None:
+    store = tiny_cohort(tmp_path / "cohort.zarr", 2, (32, 34, 36))
+    for name in ("plain", "kept"):
+        settings = PlanSettings(QUICK, "to:sub-00", shrink=2)
+        open_run(tmp_path / f"{name}-coarse", store, settings)
+        planned(tmp_path / name, store, "to:sub-00")
+    for name in ("kept-coarse", "kept"):
+        run(tmp_path / name, store, options=KEPT)
+    for name in ("plain-coarse", "plain"):
+        run(tmp_path / name, store)
+    assert set(decided(tmp_path / "kept-coarse")["status"]) == {"ok"}
+    assert decided(tmp_path / "kept-coarse").equals(decided(tmp_path / "plain-coarse"))
+    assert decided(tmp_path / "kept").equals(decided(tmp_path / "plain"))

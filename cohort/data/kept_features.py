@@ -13,7 +13,7 @@ FOLDER = "features"
 
 
 class KeptFeatures:
-    """What one method made of subjects, on one kind of device; a document a subject.
+    """What one method made of subjects, on one kind of device and one grid; a document a subject.
 
     ``features/<method>/<subject>.safetensors`` holds the tensors, the digest of the subject that
     they were made of, and their own sha256. What was made of another content, or is damaged, counts
@@ -21,7 +21,7 @@ class KeptFeatures:
 
     Args:
         store: the cohort's.
-        fingerprint: of the method and the kind of device.
+        fingerprint: of the method, the kind of device and the grid.
     """
 
     def __init__(self, store: CohortStore, fingerprint: str) -> None:

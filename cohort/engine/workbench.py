@@ -174,7 +174,9 @@ class Workbench:
         if not self.keeps_features:
             return self.method.prepare(scan.volume, scan.mask)
         store, digest = self.store_of(subject_id), self.digests[subject_id]
-        kept = KeptFeatures(store, f"{self.method.fingerprint}|{self.device.type}")
+        # of this grid too: a run on a coarser one makes others of the same subject
+        made_by = f"{self.method.fingerprint}|{self.device.type}|{self.grid.shape}"
+        kept = KeptFeatures(store, made_by)
         found = kept.load(subject_id, digest)
         if found is not None:
             return tuple(one.to(self.device) for one in found)
