@@ -20,8 +20,11 @@ from small_run import decided, planned
 from cohort.commands.crew import on_cards
 from cohort.data.store import CohortStore
 from cohort.engine.cluster.crew import DaskCrew
-from cohort.engine.cluster.given import refuse_open_network
+from cohort.engine.cluster.given import refuse_open_network, workers_of_a_host
 from cohort.engine.cluster.local import local_cluster
+from cohort.engine.cluster.plugin import WorkbenchPlugin
+from cohort.engine.cluster.workers import run_on_workers
+from cohort.engine.opening import Opening
 from cohort.engine.run import run
 from cohort.engine.team import Team, parse_gpus
 from cohort.errors import SchedulerError, UsageError
@@ -188,3 +191,33 @@ def test_a_scheduler_that_dies_while_a_report_is_fetched_is_gone_not_the_disk() 
     crew.submit("tcp://127.0.0.1:1", 0, 1)
     with pytest.raises(SchedulerError, match="E_SCHEDULER"):
         crew.wait()
+
+
+def addresses(*hosts: str) -> dict[str, int]:
+    return {f"tls://{host}:{port}": 1 for port, host in enumerate(hosts, start=9000)}
+
+
+def test_workers_of_a_scheduler_share_the_memory_of_their_machine(
+    store: CohortStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cohort.engine.cluster.given._SETTLED_S", 0.05)
+    monkeypatch.setattr("cohort.engine.cluster.given._LOOK_S", 0.01)
+    come = [addresses(), addresses("10.0.0.1"), addresses("10.0.0.1", "10.0.0.2", "10.0.0.2")]
+    client = MagicMock()
+    client.nthreads.side_effect = lambda: come.pop(0) if len(come) > 1 else come[0]
+    monkeypatch.setattr("cohort.engine.cluster.workers._client", lambda *_, **__: client)
+    opened: list[Opening] = []
+
+    def register(client: MagicMock, plugin: WorkbenchPlugin) -> None:
+        opened.append(plugin._opening)
+        raise SchedulerError("E_SCHEDULER", "this is far enough")
+
+    monkeypatch.setattr("cohort.engine.cluster.workers._register", register)
+    opening = Opening(run_dir=tmp_path, store=store.address)
+    with pytest.raises(SchedulerError, match="far enough"):
+        list(run_on_workers(MagicMock(), opening, Team(scheduler="tls://node:1")))
+    assert [one.workers for one in opened] == [2]
+    client.nthreads.side_effect = OSError("gone")
+    with pytest.raises(SchedulerError, match="the scheduler is gone"):
+        workers_of_a_host(client, lambda: False)
+    assert workers_of_a_host(client, lambda: True) == 1

@@ -19,6 +19,16 @@ trap 'kill $(jobs -p); exit' TERM
 for task in 1 2; do "$@" & done
 wait
 """
+# what the script starts, without the work: workers note how they were started
+DASK = """#!/usr/bin/env bash
+[ "$1" = worker ] && { echo "$@" > "$COHORT_PRIVATE/worker.txt"; exit; }
+while [ "$1" != --scheduler-file ]; do shift; done
+echo '{}' > "$2"
+exec sleep 60
+"""
+COHORT = """#!/usr/bin/env bash
+until [ -s "$COHORT_PRIVATE/worker.txt" ]; do sleep 0.05; done
+"""
 SCONTROL = '#!/usr/bin/env bash\necho "$@" > scontrol.txt\n'
 
 
@@ -76,3 +86,36 @@ def test_a_job_whose_time_is_up_is_queued_again(
     assert 0 < len(decided(job)) < 132
     run(job, store)
     assert len(decided(job)) == 132
+
+
+@pytest.mark.parametrize(
+    ("ends_in", "squeue", "expected"),
+    [
+        ("86400", "echo INVALID", 85800),
+        (None, "echo 1-02:03:04", 93184),
+        (None, "echo 10:00", 600),
+        (None, "echo UNLIMITED", 365 * 86400 - 600),
+        (None, "exit 1", None),
+    ],
+)
+def test_workers_leave_before_the_end_of_their_own_job(
+    tmp_path: Path, environment: dict[str, str], ends_in: str | None, squeue: str,
+    expected: int | None,
+) -> None:  # fmt: skip
+    stand_ins = {"dask": DASK, "cohort": COHORT, "squeue": f"#!/usr/bin/env bash\n{squeue}\n"}
+    for name, content in stand_ins.items():
+        (tmp_path / "bin" / name).write_text(content)
+        (tmp_path / "bin" / name).chmod(0o755)
+    environment.pop("SLURM_JOB_END_TIME", None)
+    if ends_in:
+        environment["SLURM_JOB_END_TIME"] = str(int(time.time()) + int(ends_in))
+    process = start(tmp_path / "run", environment)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 0, said
+    told = (tmp_path / "worker.txt").read_text()
+    assert "--memory-limit 0 " in told
+    lifetime = told.split("--lifetime ")[1].split(" --")[0]
+    if expected is None:
+        assert lifetime == "230 minutes"
+    else:
+        assert expected - 30 <= int(lifetime.removesuffix(" seconds")) <= expected

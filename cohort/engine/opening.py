@@ -14,7 +14,7 @@ class Opening:
     Attributes:
         run_dir: the run.
         store: where its cohort is now.
-        workers: that share this machine's memory.
+        workers: that share a machine's memory; of a given scheduler they are counted once there.
         batch: pairs that are registered at once; None for what the device takes.
         keep_features: whether features are kept in the store, and taken from there.
         trust_code: whether code that the method's settings name may be run.

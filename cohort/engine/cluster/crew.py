@@ -10,6 +10,7 @@ from distributed import Client, Future, KilledWorker
 from distributed.comm.core import CommClosedError
 
 from cohort.engine.breadcrumbs import History
+from cohort.engine.cluster.given import GONE
 from cohort.engine.cluster.plugin import run_tile_here, task_key
 from cohort.engine.dispatch import Ended
 from cohort.engine.stop import Stopped
@@ -19,7 +20,6 @@ from cohort.errors import SchedulerError, UsageError
 
 _LOOK_S = 2.0  # between two looks at who is there
 _RESULT_S = 10.0  # for a small result to come; its tile is committed in any case
-_GONE = "the scheduler is gone, or does not answer; the same command goes on from here"
 
 
 class DaskCrew:
@@ -70,7 +70,7 @@ class DaskCrew:
             threads = cast(dict[str, int], self._client.nthreads())
             self._give_up_stranded(threads)
         except (OSError, TimeoutError, ValueError, RuntimeError) as error:
-            raise SchedulerError("E_SCHEDULER", _GONE) from error
+            raise SchedulerError("E_SCHEDULER", GONE) from error
         self._looked_at = now
         self._names = tuple(sorted(threads))
         _refuse_threads(threads)
@@ -108,7 +108,7 @@ class DaskCrew:
             future = self._ended.get(timeout=_LOOK_S)
         except Empty:
             if self._client.status != "running":
-                raise SchedulerError("E_SCHEDULER", _GONE) from None
+                raise SchedulerError("E_SCHEDULER", GONE) from None
             return []
         worker, position = self._work.pop(future)
         try:
@@ -123,7 +123,7 @@ class DaskCrew:
         except Stopped:
             return [Ended(worker, position, None)]
         except (CancelledError, CommClosedError) as error:  # the latter if it dies meanwhile
-            raise SchedulerError("E_SCHEDULER", _GONE) from error
+            raise SchedulerError("E_SCHEDULER", GONE) from error
         finally:
             self._given_up.discard(future)
             future.release()

@@ -3,7 +3,11 @@
 import ipaddress
 import json
 import socket
+import time
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 from urllib.parse import urlsplit
 
 from distributed import Client
@@ -11,7 +15,10 @@ from distributed import Client
 from cohort.engine.team import Team
 from cohort.errors import SchedulerError, UsageError
 
+GONE = "the scheduler is gone, or does not answer; the same command goes on from here"
 _TIMEOUT_S = 30
+_SETTLED_S = 3.0  # workers of a batch system come within seconds of each other
+_LOOK_S = 0.2
 
 
 def connected(team: Team) -> Client:
@@ -28,6 +35,30 @@ def connected(team: Team) -> Client:
         raise SchedulerError(
             "E_SCHEDULER", f"the scheduler at {address} does not answer: {error}; is it running?"
         ) from error
+
+
+def workers_of_a_host(client: Client, stopping: Callable[[], bool]) -> int:
+    """How many workers share one machine, the most of any, when no further ones come.
+
+    Args:
+        client: of the scheduler.
+        stopping: whether not to wait for them any more.
+
+    Raises:
+        SchedulerError: ``E_SCHEDULER`` if the scheduler is gone.
+    """
+    seen, since = 0, time.monotonic()
+    while not stopping():
+        try:
+            threads = cast(dict[str, int], client.nthreads())
+        except (OSError, TimeoutError, ValueError, RuntimeError) as error:
+            raise SchedulerError("E_SCHEDULER", GONE) from error
+        if len(threads) != seen:
+            seen, since = len(threads), time.monotonic()
+        elif seen and time.monotonic() - since > _SETTLED_S:
+            return max(Counter(urlsplit(one).hostname for one in threads).values())
+        time.sleep(_LOOK_S)
+    return 1
 
 
 def allowed_address(team: Team) -> str:

@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 
@@ -11,7 +12,7 @@ from distributed import Client
 
 from cohort.engine.breadcrumbs import history_of
 from cohort.engine.cluster.crew import DaskCrew
-from cohort.engine.cluster.given import connected
+from cohort.engine.cluster.given import connected, workers_of_a_host
 from cohort.engine.cluster.local import CONFIG, closed_in_time, local_cluster
 from cohort.engine.cluster.plugin import WorkbenchPlugin
 from cohort.engine.dispatch import ATTEMPTS, drive
@@ -65,11 +66,12 @@ def run_on_workers(
         if on_dashboard:
             on_dashboard(str(client.dashboard_link))
         name = f"cohort-{uuid.uuid4().hex[:12]}"
-        _register(client, WorkbenchPlugin(name, opening))
+        stopping = partial(is_stopped, opening.run_dir)
         if team.scheduler is not None:
             stack.callback(_unregister, client, name)
+            opening = replace(opening, workers=workers_of_a_host(client, stopping))
+        _register(client, WorkbenchPlugin(name, opening))
         patience_s = _LOCAL_PATIENCE_S if team.scheduler is None else _GIVEN_PATIENCE_S
-        stopping = partial(is_stopped, opening.run_dir)
         history = partial(history_of, opening.run_dir, opening.epoch)
         crew = DaskCrew(client, name, tiles, patience_s, stopping, history)
         yield from drive(tiles, crew, stopping)
