@@ -129,3 +129,15 @@ def test_the_command_takes_an_atlas_file(
     again = cohort("register", *where, "--workers", "0", "--json")
     assert again.json["already_done"] == 3
     assert np.isfinite(again.json["summary"]["dice_mean"])
+
+
+def test_the_same_atlas_by_another_path_is_the_same_plan(
+    store: CohortStore, atlas: PlanSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned = open_run(tmp_path / "run", store, atlas)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mni.nii.gz").rename(tmp_path / "moved.nii.gz")
+    for pairs in ("atlas:moved.nii.gz", f"atlas:{tmp_path / 'moved.nii.gz'}"):
+        assert open_run(tmp_path / "run", store, PlanSettings(QUICK, pairs)) == planned
+    with pytest.raises(UsageError, match="E_PLAN_MISMATCH"):
+        open_run(tmp_path / "run", store, PlanSettings(QUICK, "to:moved.nii.gz"))

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 from command_line import Cohort
 from helpers import tiny_cohort
+from small_cohort import write_cohort, write_subject
 from small_run import QUICK, damage
 
 from cohort.commands.planning import estimates_of, is_worth_a_trial
+from cohort.data.ingest import IngestSettings, ingest
 from cohort.data.store import CohortStore
 from cohort.engine.calibrate import calibrate
 from cohort.engine.choices import PlanSettings
@@ -16,7 +18,9 @@ from cohort.engine.estimate import estimate
 from cohort.engine.measured import Measured
 from cohort.engine.pairs import select_pairs
 from cohort.engine.plan import open_run
+from cohort.engine.run import RunReport
 from cohort.engine.spec import RunSpec
+from cohort.engine.stop import Stopped
 from cohort.engine.team import PLAIN
 from cohort.engine.tiles import Tiles, tile_side
 from cohort.errors import UsageError
@@ -102,6 +106,7 @@ def test_what_does_not_fit_is_refused_with_what_would(
         ("--pairs no.csv", "E_PAIRS"),
         ("--pairs atlas:x", "E_PAIRS"),
         ("--pairs knn:9", "E_PAIRS"),
+        ("--keep-displacements some", "E_KEEP"),
         ("--pairs to:no.nii.gz", "E_ATLAS"),
         ("--atlas-labels no.nii.gz", "E_ATLAS"),
         ("", "E_RUN"),
@@ -139,3 +144,66 @@ def test_the_plan_tells_people_and_machines(
     assert [one["workers"] for one in again["estimates"]][:1] == [1]
     plain = cohort("plan", store.path, tmp_path / "other", "--no-trial")
     assert "expected" not in plain.out
+
+
+@pytest.mark.parametrize(
+    ("elapsed_s", "stop", "goes_on"),
+    [
+        (60, Stopped(), True),
+        (1, Stopped(), False),
+        (1, Stopped(15), False),
+        (60, Stopped(15), False),
+    ],
+    ids=["its time is up", "Ctrl-C", "SIGTERM", "SIGTERM when its time is up"],
+)
+def test_only_its_own_stop_ends_a_trial_well(
+    store: CohortStore, monkeypatch, elapsed_s: float, stop: Stopped, goes_on: bool
+) -> None:
+    def stopped_run(*_: object, progress, **__: object) -> None:
+        progress(RunReport(elapsed_s=elapsed_s), 20)
+        raise stop
+
+    monkeypatch.setattr("cohort.engine.calibrate.run", stopped_run)
+    monkeypatch.setattr("cohort.engine.calibrate._summed_up", lambda *_: MEASURED)
+    if goes_on:
+        assert calibrate(store, PlanSettings(QUICK), PLAIN) == MEASURED
+    else:
+        with pytest.raises(Stopped) as caught:
+            calibrate(store, PlanSettings(QUICK), PLAIN)
+        assert caught.value.exit_code == stop.exit_code
+
+
+def test_a_trial_passes_over_a_damaged_record(tmp_path: Path) -> None:
+    tiny = tiny_cohort(tmp_path / "cohort.zarr", 3)
+    (tiny.path / "subjects" / "sub-00" / "commit.json").write_text("{")
+    found = calibrate(tiny, PlanSettings(QUICK), PLAIN)
+    assert found.stored_bytes == 16 * 18 * 20 * (4 + 2)
+
+
+def test_one_subject_and_an_atlas_are_planned_without_a_trial(
+    tmp_path: Path, cohort: Cohort
+) -> None:
+    source = write_cohort(tmp_path / "source", ("a",))
+    ingest(source, tmp_path / "cohort.zarr", IngestSettings(grid="16x16x16@2mm", align="center"))
+    write_subject(tmp_path, "mni", 1)
+    pairs = f"atlas:{tmp_path / 'images' / 'mni.nii.gz'}"
+    shown = cohort("plan", tmp_path / "cohort.zarr", tmp_path / "run", "--pairs", pairs)
+    assert shown.code == 0, shown.err
+    assert RunSpec.load(tmp_path / "run").n_pairs == 1
+
+
+def test_a_plan_that_is_refused_does_not_stay(
+    store: CohortStore, tmp_path: Path, cohort: Cohort, monkeypatch
+) -> None:
+    large = MEASURED.model_copy(update={"worker_bytes": 10**14})
+    monkeypatch.setattr("cohort.commands.planning.calibrate", lambda *_: large)
+    (tmp_path / "pairs.csv").write_text("fixed,moving\nsub-00,sub-01\n")
+    refused = ("plan", store.path, tmp_path / "run", "--pairs", tmp_path / "pairs.csv")
+    for _ in range(2):
+        shown = cohort(*refused)
+        assert shown.code == 2
+        assert "E_MEMORY" in shown.err
+        assert not (tmp_path / "run").exists()
+    open_run(tmp_path / "there", store, PlanSettings(QUICK, measured=large))
+    assert cohort("plan", store.path, tmp_path / "there").code == 2
+    assert RunSpec.load(tmp_path / "there").measured == large

@@ -29,7 +29,8 @@ _WORTH_IT = 2000  # pairs; fewer are done before a trial would have told how lon
 def with_trial(
     run_dir: Path, store: CohortStore, settings: PlanSettings, team: Team, *, quiet: bool
 ) -> PlanSettings:
-    """Settings with what a trial found, for a run that is not planned yet; else as they are.
+    """Settings with what a trial found, for a run that is not planned yet; else as they are, as
+    with fewer than two subjects to try.
 
     Args:
         run_dir: of the run.
@@ -39,11 +40,14 @@ def with_trial(
         quiet: say nothing meanwhile.
 
     Raises:
-        UsageError: what planning would refuse of the pairs, the atlas and the folder.
+        UsageError: what planning would refuse of the pairs, the atlas, the folder and what is kept.
+        Stopped: if a signal came during the trial.
     """
     if (run_dir / "run.json").exists() or settings.measured is not None:
         return settings
     check_first_plan(run_dir, store, settings)
+    if len(store.subject_ids) < 2:
+        return settings
     with terminal.waiting("trying some pairs, up to a minute", quiet=quiet):
         return replace(settings, measured=calibrate(store, settings, team))
 

@@ -19,7 +19,9 @@ from cohort.engine.cluster.workers import check_dashboard
 from cohort.engine.plan import open_run
 from cohort.engine.results import read_rows, summarise
 from cohort.engine.run import RunReport, run
+from cohort.engine.run_folder import take_back
 from cohort.engine.team import Team
+from cohort.errors import UsageError
 from cohort.options import (
     Dashboard,
     HourlyPrice,
@@ -56,8 +58,14 @@ def plan(
     opened = CohortStore.open(store)
     if trial:
         settings = with_trial(run_dir, opened, settings, team, quiet=json)
+    is_new = not (run_dir / "run.json").exists()
     spec = open_run(run_dir, opened, settings)
-    estimates = estimates_of(run_dir, spec, team.size) if spec.measured else []
+    try:
+        estimates = estimates_of(run_dir, spec, team.size) if spec.measured else []
+    except UsageError:
+        if is_new:
+            take_back(run_dir)
+        raise
     if json:
         document = spec.model_dump(mode="json", exclude_none=True)
         terminal.say_json({**document, "estimates": estimate_facts(estimates, hourly_price)})

@@ -6,7 +6,6 @@ import statistics
 import tempfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -24,7 +23,7 @@ from cohort.engine.run import DriverOptions, RunReport, run
 from cohort.engine.run_folder import as_table
 from cohort.engine.stop import Stopped, request_stop
 from cohort.engine.team import Team
-from cohort.errors import UsageError
+from cohort.errors import SubjectError, UsageError
 
 _SUBJECTS = 12  # of the sample, in tiles of two: each is met several times
 _SIDE = 2
@@ -40,6 +39,7 @@ def calibrate(store: CohortStore, settings: PlanSettings, team: Team) -> Measure
 
     Raises:
         UsageError: as a plan with these settings does; ``E_CALIBRATION`` if no pair succeeded.
+        Stopped: if a signal came meanwhile.
     """
     names = store.subject_ids
     sample = random.Random(0).sample(names, min(_SUBJECTS, len(names)))
@@ -49,16 +49,27 @@ def calibrate(store: CohortStore, settings: PlanSettings, team: Team) -> Measure
         table.write_bytes(as_table(pairs))
         trial = replace(settings, pairs=str(table), atlas_labels=None, tile_size=_SIDE)
         open_run(run_dir, store, replace(trial, keep_displacements=None))
-
-        def progress(report: RunReport, total: int) -> None:
-            del total
-            if report.elapsed_s > _SECONDS:
-                request_stop(run_dir)
-
-        options = DriverOptions(trust_code=settings.trust_code)
-        with suppress(Stopped):
-            run(run_dir, store, team=team, progress=progress, options=options)
+        _try_out(run_dir, store, team, DriverOptions(trust_code=settings.trust_code))
         return _summed_up(run_dir, store, team)
+
+
+def _try_out(run_dir: Path, store: CohortStore, team: Team, options: DriverOptions) -> None:
+    """Register pairs until all are done or the time of the trial is up."""
+    is_time_up = False
+
+    def progress(report: RunReport, total: int) -> None:
+        nonlocal is_time_up
+        del total
+        if report.elapsed_s > _SECONDS:
+            is_time_up = True
+            request_stop(run_dir)
+
+    try:
+        run(run_dir, store, team=team, progress=progress, options=options)
+    except Stopped as stop:
+        # a signal that comes when the time is up has its own number, but for Ctrl-C
+        if not is_time_up or stop.exit_code != Stopped().exit_code:
+            raise
 
 
 def _summed_up(run_dir: Path, store: CohortStore, team: Team) -> Measured:
@@ -111,5 +122,10 @@ def _start_s(begun: str, tiles: Sequence[Mapping[str, Any]]) -> float:
 
 def _stored_bytes(store: CohortStore) -> int:
     """Of the arrays of one subject, which all have about the same, before compression."""
-    arrays = store.record(store.subject_ids[0])["arrays"].values()
-    return sum(math.prod(one["shape"]) * np.dtype(one["dtype"]).itemsize for one in arrays)
+    for subject_id in store.subject_ids:
+        try:
+            arrays = store.record(subject_id)["arrays"].values()
+        except SubjectError:
+            continue
+        return sum(math.prod(one["shape"]) * np.dtype(one["dtype"]).itemsize for one in arrays)
+    return 0

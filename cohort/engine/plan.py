@@ -16,7 +16,7 @@ from cohort.engine.atlas import (
     kept_atlas,
     removed_on_failure,
 )
-from cohort.engine.beside import kept_facts
+from cohort.engine.beside import kept_facts, parse_keep
 from cohort.engine.budgets import subjects_at_hand
 from cohort.engine.choices import PlanSettings, chosen_facts
 from cohort.engine.designs import Listed, PairSet
@@ -112,9 +112,10 @@ def check_first_plan(run_dir: Path, store: CohortStore, settings: PlanSettings) 
     """Refuse at once what :func:`open_run` would refuse after a trial; writes nothing.
 
     Raises:
-        UsageError: ``E_ATLAS``, ``E_PAIRS`` or ``E_RUN``, as planning would.
+        UsageError: ``E_ATLAS``, ``E_KEEP``, ``E_PAIRS`` or ``E_RUN``, as planning would.
     """
     refuse_other_content(run_dir)
+    parse_keep(settings.keep_displacements or "none")
     file, names = _atlas_asked(settings), store.subject_ids
     if file is not None:
         check_atlas_name(file, store)
@@ -158,11 +159,15 @@ def open_run(
         if write_spec(run_dir, document):
             return spec
     existing = RunSpec.load(run_dir)
+    design = settings.pairs or existing.pairs
     if file and existing.atlas:
         check_same_atlas(run_dir, existing.atlas, file, settings.atlas_labels)
+        planned_kind, _, _ = existing.pairs.partition(":")
+        if design.startswith(f"{planned_kind}:"):  # the file may lie elsewhere now
+            design = existing.pairs
     own = PlanSettings(
         settings.method or existing.method,
-        settings.pairs or existing.pairs,
+        design,
         _said(settings.seed, existing.seed),
         settings.tile_size or existing.tile_size,
         settings.trust_code,

@@ -1,6 +1,8 @@
 """The folder of a run before its first part: made, refused, and given its plan."""
 
+import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from cohort.data.storage import storage_error, write_atomic, write_once
@@ -38,6 +40,19 @@ def as_table(pairs: Iterable[tuple[str, str]]) -> bytes:
 def write_spec(run_dir: Path, document: str) -> bool:
     """Make it a run; False if another process made one there at the same time."""
     return write_once(run_dir / "run.json", document.encode())
+
+
+def take_back(run_dir: Path) -> None:
+    """Take away a plan that is refused after all, unless somebody has begun to work on it."""
+    with suppress(OSError):  # the refusal says more than why this failed
+        names = {one.name for one in run_dir.iterdir()}
+        if not names <= {"run.json", "parts", PAIRS_FILE, FOLDER}:
+            return
+        (run_dir / "parts").rmdir()  # fails if it is not empty
+        for name in ("run.json", PAIRS_FILE):
+            (run_dir / name).unlink(missing_ok=True)
+        shutil.rmtree(run_dir / FOLDER, ignore_errors=True)
+        run_dir.rmdir()
 
 
 def refuse_other_content(run_dir: Path) -> None:
