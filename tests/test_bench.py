@@ -261,6 +261,63 @@ def test_another_machine_needs_another_folder(tmp_path: Path) -> None:
         Kept(tmp_path, {"processor": "B", "torch": "2"})
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"store": "a"}, "--store synthetic heads there, /a here"),
+        ({"pairs": 3}, "--pairs 2 there, 3 here"),
+        ({"repeats": 6}, "--repeats 5 there, 6 here"),
+    ],
+)
+def test_another_data_set_needs_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], message: str
+) -> None:
+    FakeMachine(monkeypatch)
+    stored = SimpleNamespace(store="/a", pairs=(), shape=(96, 80, 128), run="all")
+    monkeypatch.setattr(study, "stored_pairs", lambda _: stored)
+    monkeypatch.setattr(study, "_at_its_shape", lambda settings: settings)
+    bench(tmp_path, two_methods())
+    bench(tmp_path, two_methods(workers=(1, 3)))
+    with pytest.raises(UsageError, match=message) as caught:
+        bench(tmp_path, two_methods(**changes))
+    assert caught.value.code == "E_BENCH"
+    assert "holds measurements of something else" in caught.value.message
+
+
+def test_pairs_and_other_tools_are_told_apart_when_they_are_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "pairs.csv").write_text("fixed,moving\na,b\n")
+    plain = BenchSettings(store="a")
+    named = replace(plain, pairs_file=tmp_path / "pairs.csv")
+    assert plain.measured("/a") != named.measured("/a")
+    assert plain.measured("/a")["--pairs-file"] == "none"
+    own, other = (replace(plain, peers=which).measured("/a") for which in ("true", "false"))
+    for first, second in ((plain.measured("/a"), own), (own, plain.measured("/a"))):
+        Kept(tmp_path / "out", {}, first)
+        Kept(tmp_path / "out", {}, second)
+    with pytest.raises(UsageError, match=r"--peers .*true there, .*false here"):
+        Kept(tmp_path / "out", {}, other)
+
+
+def test_kernels_and_compilations_that_fail_are_told(
+    cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = FakeMachine(monkeypatch)
+
+    def apart(given: CellTask | KernelTask, *, fresh_cache: bool = False) -> dict[str, Any]:
+        if fresh_cache or isinstance(given, KernelTask):
+            return {"status": "E_PROCESS", "message": "its process ended with 1: "}
+        return machine.apart(given)
+
+    monkeypatch.setattr(study, "measured_apart", apart)
+    asked = ("--methods", "voxelopt", "--shapes", "96x80x128", "--workers", "1")
+    shown = cohort("bench", tmp_path / "out", *asked, "--json")
+    assert shown.code == 1
+    assert [len(rows) for rows in shown.json["left_out"].values()] == [1, 1]
+    page = (tmp_path / "out" / "bench.md").read_text()
+    assert "| voxelopt | 96x80x128 | cpu | E_PROCESS: its process ended with 1: |" in page
+    assert "not compiled apart" in page
+
+
 def test_what_does_not_fit_is_told_by_the_cells_before(monkeypatch: pytest.MonkeyPatch) -> None:
     free = SimpleNamespace(available=4 << 30)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: free)

@@ -1,5 +1,6 @@
 """``bench``: what this machine does."""
 
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -84,12 +85,12 @@ def bench_command(
 
         bench(out, settings, Listener(forecast, update))
     page, found = write_bench(out, hourly_price), read_tables(out)
-    failed = [row for kind in ("cells", "end_to_end") for row in found[kind] if _is_failed(row)]
     if json:
         terminal.say_json({"page": page, **found})
     else:
         _tell(page, found)
-    raise typer.Exit(1 if failed else 0)
+    rows = [*found["cells"], *found["end_to_end"], *chain(*found["left_out"].values())]
+    raise typer.Exit(1 if any(map(_is_failed, rows)) else 0)
 
 
 def _shapes(text: str | None, *, quick: bool) -> tuple[Shape, ...]:

@@ -57,9 +57,12 @@ def bench_markdown(document: Mapping[str, Any], pictures: Sequence[str] = ()) ->
     """The page of a study's ``bench.json``."""
     machine = list(document["machine"].items())
     parts = ["# Throughput\n", markdown(["machine", ""], machine), _PROTOCOL]
+    left_out = document.get("left_out", {})  # not in those of older versions
     parts += _methods(document["cells"])
+    parts += _left_out(left_out.get("compile", ()), ("variant", "shape"), "not compiled apart")
     parts += [f"![{name}]({name}.png)\n" for name in pictures]
     parts += _kernels(document)
+    parts += _left_out(left_out.get("kernels", ()), ("methods", "shape", "device"))
     parts += _runs(document["end_to_end"])
     if not any(cell["device"] == "cuda" for cell in document["cells"]):
         parts += ["## GPU\n", "No rows: nothing was measured on a GPU.\n"]
@@ -153,15 +156,17 @@ def _runs(runs: Sequence[Row]) -> Iterator[str]:
     yield from _left_out(runs, ("variant", "shape", "device", "workers"))
 
 
-def _left_out(rows: Sequence[Row], columns: Sequence[str]) -> Iterator[str]:
+def _left_out(
+    rows: Sequence[Row], columns: Sequence[str], title: str = "not measured"
+) -> Iterator[str]:
     """What was not measured, and why: never left out in silence."""
     bad = [row for row in rows if row["status"] != "ok"]
     if bad:
         lines = [
-            [*(str(row[name]) for name in columns), f"{row['status']}: {row['message']}"]
+            [*(str(row.get(name, "")) for name in columns), f"{row['status']}: {row['message']}"]
             for row in bad
         ]
-        yield markdown([*columns, "not measured"], lines)
+        yield markdown([*columns, title], lines)
 
 
 def _number(row: Row, name: str) -> str:

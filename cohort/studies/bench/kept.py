@@ -14,6 +14,7 @@ from cohort.studies.bench.settings import file_name
 Row = dict[str, Any]
 # what two calls in one folder must share
 _SAME = ("processor", "card", "triton-reg", "torch", "numba", "triton")
+_MEASURED = "measured.json"
 CELLS = (
     "method", "settings", "shape", "device", "batch", "status", "message", "repeats", "pairs",
     "register_s", "register_q1_s", "register_q3_s", "register_cpu_s", "pairs_per_hour", "cold_s",
@@ -37,11 +38,20 @@ RUNS = (
 class Kept:
     """The folder of a study."""
 
-    def __init__(self, out: Path, machine: Mapping[str, str]) -> None:
+    def __init__(
+        self, out: Path, machine: Mapping[str, str], measured: Mapping[str, str] | None = None
+    ) -> None:
         """Make the folder this machine's, or see that it is.
 
+        Args:
+            out: the folder.
+            machine: what measures.
+            measured: on what, and how: what no name of a measurement says. What is asked for the
+                first time is added to what earlier calls asked for.
+
         Raises:
-            UsageError: ``E_BENCH`` if it holds measurements of another machine or other versions.
+            UsageError: ``E_BENCH`` if it holds measurements of another machine or other versions,
+                or of something else.
             StorageError: if it cannot be made.
         """
         self.done = out / "done"
@@ -51,9 +61,14 @@ class Kept:
             raise storage_error(out, error) from error
         file = out / "machine.json"
         if file.is_file():
-            _check_same(file, machine)
+            _check_same(file, {name: machine[name] for name in _SAME if name in machine},
+                        "another machine or version")  # fmt: skip
         else:
             write_atomic(file, to_json(dict(machine)))
+        file, asked = out / _MEASURED, dict(measured or {})
+        known = _check_same(file, asked, "something else") if file.is_file() else {}
+        if asked.keys() - known.keys():
+            write_atomic(file, to_json(known | asked))
 
     def find(self, key: str) -> Row | None:
         """What was measured and succeeded; None if it has to be done."""
@@ -74,19 +89,20 @@ class Kept:
         return [row for row in rows if row["key"].partition(" ")[0] == kind]
 
 
-def _check_same(file: Path, machine: Mapping[str, str]) -> None:
+def _check_same(file: Path, facts: Mapping[str, str], what: str) -> dict[str, str]:
+    """What the file knows, unless it contradicts these facts."""
     there = json.loads(file.read_bytes())
     other = [
-        f"{name} {there[name]} there, {machine[name]} here"
-        for name in _SAME
-        if name in there and name in machine and there[name] != machine[name]
+        f"{name} {there[name]} there, {fact} here"
+        for name, fact in facts.items()
+        if there.get(name, fact) != fact
     ]
     if other:
         raise UsageError(
             "E_BENCH",
-            f"{file.parent} holds measurements of another machine or version"
-            f" ({'; '.join(other)}): need another folder",
+            f"{file.parent} holds measurements of {what} ({'; '.join(other)}): need another folder",
         )
+    return there
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> None:

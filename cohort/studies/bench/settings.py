@@ -93,6 +93,25 @@ class BenchSettings:
                 f"--peers {self.peers}: no such program; need a Python that has the other tools",
             )
 
+    def measured(self, store: str | None) -> dict[str, str]:
+        """What no key says of a measurement: two calls in one folder share it.
+
+        store: the address of the store, if there is one.
+        """
+        facts = {
+            "--store": store or "synthetic heads",
+            "--pairs": str(self.pairs),
+            "--repeats": str(self.repeats),
+        }
+        if self.pairs_file is not None:
+            digest = hashlib.sha256(self.pairs_file.read_bytes()).hexdigest()
+            facts["--pairs-file"] = f"of sha256 {digest[:12]}"
+        elif store is not None:
+            facts["--pairs-file"] = "none"
+        if self.peers is not None:
+            facts["--peers"] = str(shutil.which(self.peers))
+        return facts
+
     def cells(self) -> Iterator[Cell]:
         """Small volumes first, so that much is known early."""
         batches = self.batches or (_CARD_BATCHES if self.device == "cuda" else (1,))

@@ -47,8 +47,9 @@ class _Study:
 
     def __init__(self, out: Path, settings: BenchSettings) -> None:
         self.out, self.settings = out, settings
-        self.kept = Kept(out, describe(settings.device))
         self.given = None if settings.store is None else stored_pairs(settings)
+        measured = settings.measured(self.given and self.given.store)
+        self.kept = Kept(out, describe(settings.device), measured)
         self.failed = 0
 
     def pairs(self, shape: Shape) -> Pairs:
@@ -127,7 +128,8 @@ class _Study:
         device = self.settings.device
         task = KernelTask(methods, shape, device, self.settings.repeats)
         key = f"kernels {','.join(methods)} {size_text(shape)} {device}"
-        self.measured(key, partial(measured_apart, task), {"device": device})
+        facts = {"methods": ", ".join(methods), "shape": size_text(shape), "device": device}
+        self.measured(key, partial(measured_apart, task), facts)
 
     def run(self, variant: Variant, workers: int) -> None:
         task = RunTask(self.pairs(self.settings.shapes[0]), variant, self.settings.device, workers)

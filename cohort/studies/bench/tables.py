@@ -26,12 +26,19 @@ def write_tables(out: Path, kept: Kept, settings: BenchSettings) -> dict[str, An
         ("cells", CELLS, cells), ("kernels", KERNELS, kernels), ("end_to_end", RUNS, runs),
     ):  # fmt: skip
         write_table(out / f"{name}.csv", columns, rows)
+    # a kernel is a row of what was measured together, and a compilation a column of a cell: what
+    # failed of them has no row
+    left_out = {
+        kind: [row for row in kept.all(kind) if row["status"] != "ok"]
+        for kind in ("kernels", "compile")
+    }
     document = {
         "machine": json.loads((out / "machine.json").read_bytes()),
         "settings": json.loads(json.dumps(asdict(settings), default=str)),
         "cells": cells,
         "kernels": kernels,
         "end_to_end": runs,
+        "left_out": left_out,
     }
     write_atomic(out / "bench.json", to_json(document))
     return document
