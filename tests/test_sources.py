@@ -61,6 +61,33 @@ def test_a_bids_dataset_gives_one_subject_per_session(tmp_path):
     assert set(report.quarantined) == {"sub-03", "sub-04"}
 
 
+@pytest.mark.parametrize(
+    ("derived", "expected"),
+    [
+        (["run-2_dseg"], "E_AMBIGUOUS"),
+        (["run-01_dseg", "run-2_dseg"], "sub-01_run-01_dseg.nii.gz"),
+        (["desc-brain_dseg"], "sub-01_desc-brain_dseg.nii.gz"),
+        (["acq-fast_run-1_dseg"], "E_AMBIGUOUS"),
+        (["run-1_dseg", "run-1_desc-b_dseg", "run-2_dseg"], "E_AMBIGUOUS"),
+    ],
+    ids=["another run", "each run", "of the subject", "another acquisition", "two of one run"],
+)
+def test_labels_are_those_of_the_image_that_is_taken(tmp_path, derived, expected):
+    names = [f"sub-01/anat/sub-01_{one}_T1w.nii.gz" for one in ("run-1", "run-2")]
+    names += [f"derivatives/seg/sub-01/anat/sub-01_{one}.nii.gz" for one in derived]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    listing = find_subjects(tmp_path)
+    if expected == "E_AMBIGUOUS":
+        (rejected,) = listing.rejected
+        assert rejected.code == expected
+        assert "_dseg.nii.gz" in rejected.message
+    else:
+        (entry,) = listing.entries
+        assert (entry.image.name, entry.labels.name) == ("sub-01_run-1_T1w.nii.gz", expected)
+
+
 @pytest.mark.parametrize(("name", "separator"), [("cohort.csv", ","), ("cohort.tsv", "\t")])
 def test_a_table_names_files_relative_to_itself(source, tmp_path, name, separator):
     rows = [

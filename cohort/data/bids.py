@@ -11,6 +11,8 @@ from cohort.data.entries import Rejected, SourceEntry, nifti_stem
 _PREFERRED = ("T1w", "T2w", "FLAIR")
 _NOT_IMAGES = {"bold", "dseg", "mask", "probseg", "defacemask"}
 _DERIVED = {"dseg": "labels", "mask": "mask"}
+# what tells the images of one session apart
+_ENTITY = re.compile(r"_(acq|ce|rec|run)-([A-Za-z0-9]+)")
 _SESSION = re.compile(r"(sub-[A-Za-z0-9]+)(?:_(ses-[A-Za-z0-9]+))?_")
 
 
@@ -53,19 +55,36 @@ def _entry(session_id: str, folder: Path, derived: dict[str, list[Path]]) -> Sou
             f"{folder / 'anat'} has {found}; need one of {', '.join(_PREFERRED)}, or one kind",
             str(folder),
         )
+    image, found = by_suffix[suffix][0], dict[str, Path]()
     for role, paths in derived.items():
-        if len(paths) > 1:
-            names = ", ".join(path.name for path in paths)
+        own = [path for path in paths if _is_of(path, image)]
+        if len(own) != 1:
+            names = ", ".join(path.name for path in own or paths)
+            said = (
+                f"{len(own)} files for {role}"
+                if own
+                else f"no {role} of {image.name}, but of others"
+            )
             return Rejected(
                 session_id,
                 "E_AMBIGUOUS",
-                f"{session_id} has {len(paths)} files for {role} ({names}); need one. "
-                "A CSV table can say which",
+                f"{session_id} has {said} ({names}); need one. A CSV table can say which",
                 str(folder),
             )
-    return SourceEntry(
-        session_id, by_suffix[suffix][0], **{role: paths[0] for role, paths in derived.items()}
-    )
+        found[role] = own[0]
+    return SourceEntry(session_id, image, **found)
+
+
+def _is_of(derivative: Path, image: Path) -> bool:
+    """Whether the name of labels or a mask says nothing else of their image than its own does."""
+    own = _entities(image)
+    return all(own.get(key) == value for key, value in _entities(derivative).items())
+
+
+def _entities(path: Path) -> dict[str, str]:
+    """``run-01`` is ``run-1``: it is a number, the others are names."""
+    found = dict(_ENTITY.findall(path.name))
+    return {key: one.lstrip("0") if key == "run" else one for key, one in found.items()}
 
 
 def _derived_files(derivatives: Path) -> defaultdict[str, dict[str, list[Path]]]:
