@@ -1,6 +1,7 @@
 """What several test files share: where the real data lie, seeded inputs, a tiny cohort."""
 
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -50,3 +51,15 @@ def tiny_cohort(
         volume = (100 * labels + 10 * texture).astype(np.float32)
         store.commit(Subject(f"sub-{index:02d}", volume, labels=labels), {"source": None})
     return store
+
+
+def pretend_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have tensors refuse ``numpy()`` as those of a card do, but for the kernels of CPUs."""
+    numpy = torch.Tensor.numpy
+
+    def of_a_card(self: Tensor, *, force: bool = False) -> np.ndarray:
+        is_kernel = "triton_reg" in Path(sys._getframe(1).f_code.co_filename).parts
+        assert force or is_kernel, "can't convert cuda:0 device type tensor to numpy"
+        return numpy(self, force=True)
+
+    monkeypatch.setattr(Tensor, "numpy", of_a_card)

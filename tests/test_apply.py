@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 import torch
 from command_line import Cohort
-from helpers import tiny_cohort
+from helpers import pretend_a_card, tiny_cohort
 from native_cohort import GRIDS, native_run
 from small_run import damage, planned
 
@@ -133,6 +133,13 @@ def test_points_go_there_and_back(cohort: Cohort, run: Run, points, tmp_path: Pa
     assert away_voxels.mean() < 0.01
 
 
+def test_chains_of_a_card_are_arrays(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    still = Displacement(torch.zeros(1, 3, 5, 5, 5), (26, 26, 26), (26, 26, 26))
+    monkeypatch.setattr(run.workbench, "register", lambda *_: Result(still))
+    pretend_a_card(monkeypatch)
+    assert native_pair(run.workbench, Route(A, B)).chain.fields
+
+
 def test_points_through_a_third_subject_are_those_of_both_pairs(
     cohort: Cohort, run: Run, points, tmp_path: Path
 ) -> None:
@@ -230,6 +237,30 @@ def test_a_subject_that_fails_leaves_the_others(cohort: Cohort, run: Run, tmp_pa
     assert list(shown.json["done"]) == [C]
     assert "E_CORRUPT" in shown.json["failed"][A]
     assert pl.read_csv(tmp_path / "out" / "volumes.csv")["subject"].unique().to_list() == [C]
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(ValueError("no contrast"), "E_METHOD: ValueError: no contrast"), (MemoryError(), "E_METHOD")],
+    ids=["method", "memory"],
+)
+def test_a_pair_on_which_the_method_raises_leaves_the_others(
+    cohort: Cohort, run: Run, tmp_path: Path, monkeypatch, error: Exception, said: str
+) -> None:
+    atlas = planned(tmp_path / "atlas_run", run.workbench.store, f"atlas:{B}")
+    register = Workbench.register
+
+    def register_others(self: Workbench, fixed: str, moving: str) -> Result:
+        if fixed == A:
+            raise error
+        return register(self, fixed, moving)
+
+    monkeypatch.setattr(Workbench, "register", register_others)
+    out = ("--labels", run.image("labels", B), "--out", tmp_path / "out")
+    shown = cohort("apply", atlas, *out, "--json")
+    assert shown.code == 1
+    assert list(shown.json["done"]) == [C]
+    assert shown.json["failed"][A].startswith(said)
 
 
 def test_points_of_an_atlas_arrive_in_every_subject(

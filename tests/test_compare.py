@@ -2,6 +2,8 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import polars as pl
@@ -11,8 +13,8 @@ from written_runs import PAIRS, SUBJECTS, row_of, write_run
 
 from cohort.engine.results import commit_part
 from cohort.errors import UsageError
-from cohort.report.compare import compare_runs
-from cohort.report.compare_text import comparison_markdown, notes, runs_table
+from cohort.report.compare import RunComparison, compare_runs
+from cohort.report.compare_text import comparison_markdown, notes, runs_table, structures_table
 from cohort.report.statistics.paired import holm
 
 SCORES = 0.6 + 0.2 * np.random.default_rng(0).random(len(PAIRS))
@@ -113,6 +115,19 @@ def test_the_table_reads_like_that_of_a_paper(runs: list[Path]) -> None:
     assert "## dice_structures_before" not in text
 
 
+@pytest.mark.parametrize(
+    ("measure", "best"), [("hd95_vox", 0), ("assd_mm", 0), ("dice", 1), ("surface_dice", 1)]
+)
+def test_less_is_better_of_distances_alone(measure: str, best: int) -> None:
+    common = {"structure": 1, "name": "thalamus", "n": 9, "measure": measure, "sd": 0.1,
+              "low": None, "high": None, "p_holm": None, "effect_size": None}  # fmt: skip
+    rows = pl.DataFrame([{**common, "mean": mean} for mean in (0.25, 0.5)])
+    runs = [SimpleNamespace(name=name) for name in ("a", "b")]
+    comparison = cast(RunComparison, SimpleNamespace(structures=rows, runs=runs))
+    _, ((_, _, *cells),) = structures_table(comparison, measure)
+    assert [cell.startswith("**") for cell in cells] == [best == 0, best == 1]
+
+
 def test_runs_of_equal_settings_show_what_else_sets_them_apart(tmp_path: Path) -> None:
     runs = [write_run(tmp_path / name, lambda _: 0.5, fingerprint=name * 32) for name in ("1", "2")]
     _, rows = runs_table(compare_runs(runs, {}))
@@ -155,6 +170,7 @@ def test_the_command_writes_and_prints_a_comparison(
     page = (folder / "index.html").read_text()
     assert page.count("<table>") == 3
     assert "**" not in page
+    assert re.search(r"<td><strong>\d\.\d{3}</strong> ± ", page)  # as its notes say
     assert pl.read_csv(folder / "measures.csv")["run"].unique().sort().to_list() == [
         "better", "plain",
     ]  # fmt: skip

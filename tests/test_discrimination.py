@@ -111,6 +111,25 @@ def test_the_command_writes_tables_and_maps(
     assert "features" in refused.err
 
 
+def test_features_of_a_run_are_those_of_its_own_method(
+    store: CohortStore, tmp_path: Path, cohort: Cohort
+) -> None:
+    run_dir, out = tmp_path / "run", tmp_path / "out"
+    settings = ("iterations=1", "levels=2")
+    options = [part for one in settings for part in ("--set", one)]
+    cohort("register", store.path, run_dir, "--method", "dio", *options, "--workers", 0)
+    shown = cohort("features", store.path, out, "--run", run_dir, "--compare", "features=local")
+    assert shown.code == 0, shown.err
+    found = pl.read_csv(out / "entropy.csv")
+    own = found.filter(extractor="dio: features=intensity")
+    extractor = RunSpec.load(run_dir).method.settings.build().features
+    expected = compare_features(store, {"own": extractor}, ["sub-00"], lambda *_: None)
+    assert own.filter(subject="sub-00")["mean"].item() == pytest.approx(
+        expected.subjects["mean"].item()
+    )
+    assert set(found["extractor"]) == {"dio: features=intensity", "features=local"}
+
+
 def test_learned_features_of_a_run_and_those_that_are_named_are_the_same(
     store: CohortStore, tmp_path: Path, cohort: Cohort
 ) -> None:

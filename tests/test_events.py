@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from cohort.engine.beside_checks import event_faults
 from cohort.engine.events import log_event, pairs_per_hour, read_events, seconds_a_pair
 from cohort.errors import StorageError
 
@@ -78,3 +79,28 @@ def write_events(run_dir: Path, events: list[tuple[str, str, dict[str, Any]]]) -
 def test_events_that_cannot_be_written_stop_the_run(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"events\.jsonl: No such file or directory"):
         log_event(tmp_path / "gone", "run_started")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"worker"', b'"w\xffrker"'),
+        (b'"pairs"', b'"pbirs"'),
+        (b'"event"', b'"evend"'),
+        (b'"time": "2026-', b'"time": "2O26-'),
+        (b"+00:00", b"100:00"),
+        (b'"seconds"', b'"sfconds"'),
+    ],
+    ids=["no text", "no pairs", "no event", "no time", "no zone", "no seconds"],
+)
+def test_a_damaged_byte_spoils_its_own_line_alone(tmp_path: Path, old: bytes, new: bytes) -> None:
+    tile = {"pairs": 6, "worker": "a", "elapsed_s": 10, "seconds": {"register_s": 9}}
+    write_events(tmp_path, [
+        ("00:00", "run_started", {}), ("10:00", "tile_done", tile), ("20:00", "tile_done", tile)
+    ])  # fmt: skip
+    path = tmp_path / "events.jsonl"
+    first, second, third = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(first + second.replace(old, new) + third + b"17\n[]\nnull\n")
+    assert seconds_a_pair(tmp_path)["register"] == 1.5
+    assert pairs_per_hour(tmp_path) == (36 if b"sfconds" in new else 18)
+    assert [finding.code for finding in event_faults(tmp_path)] == ["E_EVENTS"]

@@ -17,10 +17,11 @@ from cohort.data.ingest import ingest
 from cohort.data.ingest_settings import IngestSettings
 from cohort.data.store import CohortStore
 from cohort.data.synth import SynthSettings, synthesise_population
-from cohort.engine.plan import PlanSettings
+from cohort.engine.plan import PlanSettings, open_run
+from cohort.engine.team import Team
 from cohort.errors import UsageError
 from cohort.studies.fusion import fuse, register_atlases
-from cohort.studies.fusion_plan import FusionTask, plan_fusion
+from cohort.studies.fusion_plan import FusionTask, plan_fusion, write_pairs
 from cohort.studies.fusion_target import fuse_target
 from triton_reg.ops.label_fusion import FusionSettings
 
@@ -274,6 +275,11 @@ def test_who_is_meant(tmp_path: Path) -> None:
         (("--fusion-set", "radius=wide"), "need a whole number"),
         (("--fusion-set", "alpha=0"), "alpha must be above 0, got 0.0"),
         (("--run", "elsewhere", "--method", "dio"), "--run registers nothing"),
+        (("--run", "x", "--steal", "--retry-failed"), "nothing; --steal, --retry-failed would"),
+        (("--run", "x", "--batch", 2, "--pair-timeout", 9), "nothing; --batch, --pair-timeout"),
+        (("--run", "x", "--device", "cpu", "--keep-features"), "--device, --keep-features would"),
+        (("--run", "x", "--scheduler", "tls://n:1"), "--run registers nothing; --scheduler would"),
+        (("--run", "x", "--gpus", "all"), "--run registers nothing; --gpus would"),
         (("--run", "elsewhere"), "is no run"),
     ],
 )
@@ -284,3 +290,22 @@ def test_wrong_usage_is_told(
     assert shown.code == 2
     assert message in shown.err
     assert not (tmp_path / "out").exists()
+
+
+def test_the_cards_are_those_of_the_planned_device(
+    cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, out = tiny_cohort(tmp_path / "c.zarr"), tmp_path / "out"
+    plan = PlanSettings(QUICK, str(write_pairs(out, plan_fusion(store))), device="cuda",
+                        keep_displacements="all")  # fmt: skip
+    open_run(out / "run", store, plan)
+    teams: list[Team] = []
+
+    def seen(*_: object, team: Team, **__: object) -> None:
+        teams.append(team)
+        raise UsageError("E_DEVICE", "this is far enough")
+
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("cohort.studies.fusion.run", seen)
+    assert "far enough" in cohort("fuse", store.path, out).err
+    assert teams == [Team(gpus=(0, 1))]

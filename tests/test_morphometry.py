@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -27,6 +28,7 @@ from cohort.studies.chain import slabs
 from cohort.studies.morphometry import MorphometrySettings, measure_volume_changes
 from cohort.studies.morphometry_design import Design, intercept_alone, read_design
 from cohort.studies.morphometry_maps import FWHM_OF_SIGMA, smoothed
+from cohort.studies.morphometry_space import TemplateSpace
 from cohort.studies.morphometry_statistic import t_maps
 from cohort.studies.native_space import Route, native_pair
 from cohort.studies.nifti_images import read_volumes, write_volumes
@@ -96,6 +98,27 @@ def test_maps_and_volumes_are_those_of_the_whole_way_to_the_subject(
         assert row["template_mm3"] == (labels == 1).sum() * 64
         assert row["mean_log_jacobian"] == pytest.approx(expected[labels == 1].mean(), abs=1e-5)
     assert facts["affine"] is affine
+
+
+def test_who_was_registered_in_a_later_run_did_not_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = {
+        "run": pl.DataFrame({"moving": ["a", "b", "c"], "status": ["ok", "E_METHOD", "E_OOM"]}),
+        "run-2": pl.DataFrame({"moving": ["b"], "status": ["ok"]}),
+    }
+    module = "cohort.studies.morphometry_space"
+    monkeypatch.setattr(f"{module}.load_settings", lambda _: None)
+    monkeypatch.setattr(f"{module}.runs_of", lambda _: [Path(name) for name in rows])
+    published = SimpleNamespace(image=tmp_path / "tpl_T1w.nii.gz")
+    monkeypatch.setattr(f"{module}._published", lambda *_: published)
+    monkeypatch.setattr(f"{module}.RunSpec.load", lambda _: SimpleNamespace(store="s"))
+    monkeypatch.setattr(
+        f"{module}.read_rows", lambda one: rows[one.name].with_columns(message=pl.lit("why"))
+    )
+    space = TemplateSpace.open(tmp_path)
+    assert space.subjects == {"a": Path("run"), "b": Path("run-2")}
+    assert space.failed == {"c": "why"}
 
 
 def test_smoothing_keeps_a_constant_and_has_the_width_that_is_asked_for() -> None:

@@ -1,6 +1,7 @@
 """The population of a run: distances, centre, groups, outliers and triangles."""
 
 import json
+import shutil
 from collections.abc import Mapping
 from itertools import combinations, pairwise, permutations
 from pathlib import Path
@@ -293,6 +294,19 @@ def test_the_command_writes_a_page_tables_and_lists(
     again = cohort(*asked, "--clusters", 2)
     assert again.code == 0
     assert before == {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.*")}
+
+
+def test_a_store_that_was_moved_is_that_of_the_printed_commands(
+    done: tuple[Path, CohortStore], tmp_path: Path, cohort: Cohort
+) -> None:
+    run_dir, store = done
+    shutil.copytree(store.path, tmp_path / "moved.zarr")
+    where = ("--store", tmp_path / "moved.zarr", "--triangles", 0, "--out", tmp_path / "out")
+    told = cohort("population", run_dir, *where, "--clusters", 2, "--json").json
+    address = CohortStore.open(tmp_path / "moved.zarr").address
+    assert told["store"] == address
+    assert told["commands"]
+    assert all(f"cohort atlas {address} " in one for one in told["commands"])
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,8 @@
 """How far a run is, and how that is told again and again."""
 
+import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -43,6 +46,27 @@ def test_a_run_before_during_and_after(store: CohortStore, tmp_path: Path) -> No
     assert list(after.slowest.values()) == sorted(after.slowest.values(), reverse=True)
     assert after.run_bytes > before.run_bytes
     assert after.free_bytes > 0
+
+
+def test_what_workers_take_away_meanwhile_is_no_fault(
+    store: CohortStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir = planned(tmp_path / "run", store)
+    before = progress_of(run_dir).run_bytes
+    (run_dir / "parts" / "there").write_bytes(b"1234")
+    walk = os.walk
+
+    def walk_while_others_work(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+        for number in range(3):
+            (run_dir / f".tmp-{number}" / "c").mkdir(parents=True)
+            (run_dir / f".tmp-{number}" / "c" / "0").touch()
+        for where, folders, names in walk(folder):
+            yield where, folders, [*names, ".tmp-gone"]
+            for one in run_dir.glob(".tmp-*"):
+                shutil.rmtree(one)
+
+    monkeypatch.setattr("cohort.engine.progress.os.walk", walk_while_others_work)
+    assert progress_of(run_dir).run_bytes == before + 4
 
 
 def test_watching_ends_with_the_run(

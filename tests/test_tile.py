@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
-from helpers import tiny_cohort
+from helpers import pretend_a_card, tiny_cohort
 from small_run import damage, decided, part_names, planned
 
 from cohort.data.store import CohortStore
@@ -107,6 +107,30 @@ def test_a_pair_that_fails_is_a_row_and_the_others_go_on(
     assert message in failed["message"]
     assert failed["dice_mean"] is failed["ncc"] is failed["elapsed_s"] is None
     assert len(rows) == 6
+
+
+def test_a_displacement_that_is_not_finite_is_no_good_row(run_dir: Path, monkeypatch) -> None:
+    pair, register_many = ("sub-00", "sub-02"), Workbench.register_many
+
+    def spoiled(self: Workbench, pairs: Sequence[tuple[str, str]]) -> list[Result]:
+        results = register_many(self, pairs)
+        if pair in pairs:
+            results[pairs.index(pair)].displacement.vectors[0, 0, 0, 0, 0] = torch.nan
+        return results
+
+    monkeypatch.setattr(Workbench, "register_many", spoiled)
+    rows = work(run_dir)
+    (failed,) = rows.filter(pl.col("status") != "ok").iter_rows(named=True)
+    assert (failed["fixed"], failed["moving"], failed["status"]) == (*pair, "E_METHOD")
+    assert "holds NaN or infinity" in failed["message"]
+
+
+def test_what_is_on_a_card_comes_back_as_arrays(run_dir: Path, monkeypatch) -> None:
+    pretend_a_card(monkeypatch)
+    monkeypatch.setattr("cohort.engine.regenerate.feature_maps", lambda *_: {})
+    images = regenerate_pair(Workbench.open(run_dir), "sub-00", "sub-01")
+    assert images.warped.shape == (16, 18, 20)
+    assert images.warped_labels is not None
 
 
 def test_a_broken_file_system_stops_the_tile_and_leaves_nothing(run_dir: Path, monkeypatch) -> None:

@@ -47,9 +47,12 @@ def features(
     displacement have low entropy; where all displacements look alike it is 1.
     """
     opened = CohortStore.open(store)
-    runs = {path: _settings_of(RunSpec.load(path)) for path in run or []}
-    compared = dict.fromkeys([*(compare or _COMPARED), *runs.values()])
-    extractors = {said: _extractor(said, opened, trust_code) for said in compared}
+    specs = {path: RunSpec.load(path) for path in run or []}
+    runs = {path: _settings_of(spec) for path, spec in specs.items()}
+    extractors = {said: _extractor(said, opened, trust_code) for said in compare or _COMPARED}
+    for path, said in runs.items():
+        own = specs[path].method.settings.build(trust_code=trust_code)
+        extractors.setdefault(said, own.features)
     chosen = spread(list(opened.inventory().subject_digests), subjects)
     if not chosen:
         raise UsageError("E_EMPTY", f"{store} holds no subjects")
@@ -72,12 +75,17 @@ def features(
 
 
 def _settings_of(spec: RunSpec) -> str:
-    """What of a run's settings concerns its features, as one would say it."""
-    given = spec.method.settings.model_dump(exclude_none=True)
+    """What of a run's settings concerns its features: with VoxelOpt as --compare would say it, with
+    others after the method's name."""
+    settings = spec.method.settings
+    given = settings.model_dump(exclude_none=True)
     # the size of voxels is that of the store which is looked at here
     names = [name for name in FeatureSettings.model_fields if name in given and name != "voxel_mm"]
-    said = [f"{name}={_plain(given[name])}" for name in names]
-    return " ".join(one for one in said if one != "preset=default") or "features=local"
+    said = {name: _plain(given[name]) for name in names if given[name] != "default"}
+    if spec.method.name != "voxelopt" or not said:
+        said = {"features": settings.extractor} | said
+    text = " ".join(f"{name}={value}" for name, value in said.items())
+    return text if spec.method.name == "voxelopt" else f"{spec.method.name}: {text}"
 
 
 def _plain(value: object) -> str:

@@ -13,6 +13,7 @@ from cohort.commands.spread import with_groups
 from cohort.data.store import CohortStore
 from cohort.engine.plan import PlanSettings
 from cohort.engine.run import DriverOptions, RunReport
+from cohort.engine.spec import Device
 from cohort.engine.team import Team
 from cohort.errors import UsageError
 from cohort.options import Json, RetryFailed, Store, local_path, worker_count
@@ -85,6 +86,8 @@ def fuse_command(
     Labels on each target's own scan are in OUT/labels, on the working grid in OUT/working; targets
     that have labels are scored, none of them by its own. The same command goes on where it was.
     """
+    if run_dir is not None:
+        _refuse_registering(choice, crew, driving, retry_failed=retry_failed)
     team = team_of(crew)
     device = device_of(crew.device, team, here=team.scheduler is None)
     opened = CohortStore.open(store)
@@ -92,18 +95,35 @@ def fuse_command(
     given = {"settings": votes, "select": select, "candidates": candidates}
     task = plan_fusion(opened, targets, atlases, confidence=confidence, **given)
     if run_dir is None:
-        team = on_cards(team, device, crew.workers)
-        plan = Pairing().planned(choice, device, max(team.size, 1))
+        plan = Pairing().planned(choice, device, max(on_cards(team, device, crew.workers).size, 1))
         driver = driving.options(trust_code=choice.trust_code, retry_failed=retry_failed)
-        run_dir = _register(opened, out, task, plan, team, driver, quiet=json)
-    elif choice.config_asked():
-        raise UsageError("E_FUSION", "--run registers nothing; --method, --config and --set would")
+        run_dir = _register(opened, out, task, plan, team, driver, crew.workers, quiet=json)
     with terminal.progress_bar("fusing", quiet=json) as update:
         report = fuse(
             opened, run_dir, out, task, workers=worker_count(crew.workers), progress=update
         )
     _tell(out, task, report, json=json)
     raise typer.Exit(1 if report.failed else 0)
+
+
+def _refuse_registering(
+    choice: MethodChoice, crew: Crew, driving: Driving, *, retry_failed: bool
+) -> None:
+    """Refuse with --run what only registering would heed; --workers fuse too."""
+    asked = {
+        "--method, --config and --set": choice.config_asked() is not None,
+        "--device": crew.device is not None,
+        "--gpus": crew.gpus is not None,
+        "--scheduler": (crew.scheduler or crew.scheduler_file) is not None,
+        "--batch": driving.batch is not None,
+        "--keep-features": driving.keep_features,
+        "--pair-timeout": driving.pair_timeout is not None,
+        "--steal": driving.steal,
+        "--retry-failed": retry_failed,
+    }
+    idle = [option for option, is_asked in asked.items() if is_asked]
+    if idle:
+        raise UsageError("E_FUSION", f"--run registers nothing; {', '.join(idle)} would")
 
 
 def _register(
@@ -113,6 +133,7 @@ def _register(
     plan: PlanSettings,
     team: Team,
     driver: DriverOptions,
+    workers: int | None,
     *,
     quiet: bool,
 ) -> Path:
@@ -121,8 +142,11 @@ def _register(
         def progress(report: RunReport, total: int) -> None:
             update(report.already_done + report.pairs, total, report.failed)
 
+        def team_on(device: Device) -> Team:
+            return on_cards(team, device, workers)
+
         return register_atlases(
-            store, out, task, plan, team=team, options=driver, progress=progress
+            store, out, task, plan, team=team_on, options=driver, progress=progress
         )
 
 

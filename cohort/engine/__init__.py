@@ -9,6 +9,7 @@
                   subjects at_hand           subjects that are ready, and what is let go
                   tile                       one tile: register, measure, commit
                   breadcrumbs watchdog memory patience    when a pair kills, hangs or does not fit
+                  pair_faults                when something is raised
                   scan registered_pair measure families convergence prompts    one pair
                   beside displacements uncertainty regenerate feature_maps     beside its row
                   warm doctor                kernels, compiled ahead

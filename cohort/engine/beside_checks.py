@@ -1,6 +1,5 @@
 """Whether what a run keeps beside its rows can be read."""
 
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import numpy as np
 
 from cohort.engine.displacements import FOLDER as DISPLACEMENTS
 from cohort.engine.displacements import check_kept
+from cohort.engine.events import parse_event
 from cohort.engine.inspection import Finding
 from cohort.engine.sums import FOLDER as SUMS
 from cohort.engine.sums import TOTAL, check_sums
@@ -55,17 +55,16 @@ def total_faults(run_dir: Path) -> Iterator[Finding]:
 
 
 def event_faults(run_dir: Path) -> Iterator[Finding]:
-    """A driver that was killed may leave one line unfinished; more are damage."""
+    """A driver that was killed may leave one line unfinished; more, or others, are damage."""
     path = run_dir / "events.jsonl"
     lines = path.read_bytes().splitlines() if path.is_file() else []
-    starts = broken = 0
-    for line in lines:
-        try:
-            starts += json.loads(line)["event"] == "run_started"
-        except (ValueError, KeyError, TypeError):
-            broken += 1
-    if broken > starts:
-        yield Finding("E_EVENTS", str(path), f"{broken} of its {len(lines)} lines are unreadable")
+    events = [parse_event(line) for line in lines]
+    starts = sum(event is not None and event["event"] == "run_started" for event in events)
+    broken = [line for line, event in zip(lines, events, strict=True) if event is None]
+    unfinished = [line for line in broken if line.isascii() and not line.endswith(b"}")]
+    if len(broken) > len(unfinished) or len(unfinished) > starts:
+        sentence = f"{len(broken)} of its {len(lines)} lines are unreadable"
+        yield Finding("E_EVENTS", str(path), sentence)
 
 
 def _npz_fault(path: Path) -> str | None:

@@ -9,6 +9,10 @@ from typing import Any
 
 from cohort.data.storage import storage_error
 
+# of a tile: what every reader takes, and what its time is split by
+_FACTS = {"tile_done": frozenset({"pairs"})}
+_TIMES = {"seconds", "elapsed_s", "worker"}
+
 
 def log_event(run_dir: Path, event: str, **facts: object) -> None:
     """Append one event with the time of day."""
@@ -26,15 +30,22 @@ def log_event(run_dir: Path, event: str, **facts: object) -> None:
 
 
 def read_events(run_dir: Path) -> list[dict[str, Any]]:
-    """All events in order; a line that a dying driver left unfinished is passed over."""
+    """All events in order; lines that a dying driver left unfinished, or that are damaged, are
+    passed over."""
     path = run_dir / "events.jsonl"
-    events = []
-    for line in path.read_text().splitlines() if path.is_file() else []:
-        try:
-            events.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return events
+    lines = path.read_bytes().splitlines() if path.is_file() else []
+    return [event for event in map(parse_event, lines) if event is not None]
+
+
+def parse_event(line: bytes) -> dict[str, Any] | None:
+    """An event with its time of day; None if the line is none."""
+    try:
+        event = json.loads(line)
+        is_timed = datetime.fromisoformat(event["time"]).tzinfo is not None
+        known = _FACTS.get(event["event"], frozenset())
+    except (ValueError, KeyError, TypeError):  # bytes, JSON, a time, or what it is: all say so
+        return None
+    return event if is_timed and event.keys() >= known else None
 
 
 def seconds_a_pair(run_dir: Path) -> dict[str, float]:
@@ -49,7 +60,7 @@ def seconds_a_pair(run_dir: Path) -> dict[str, float]:
     pairs = call = 0
     for event in read_events(run_dir):
         call += event["event"] == "run_started"
-        if event["event"] != "tile_done":
+        if event["event"] != "tile_done" or not event.keys() >= _TIMES:
             continue
         pairs += event["pairs"]
         for kind, seconds in event["seconds"].items():

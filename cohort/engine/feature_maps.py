@@ -25,7 +25,7 @@ def feature_maps(method: Method, features: Features, shape: Shape) -> dict[str, 
     levels = method.feature_levels(features)
     names = [f"features /{round(shape[0] / level.shape[2])}" for level in levels]
     return {
-        name: _coloured(level[0].float(), shape)
+        name: _coloured(level[0].float().cpu(), shape)
         for name, level in zip(names, levels, strict=True)
         if level.shape[1] >= _COLOURS
     }

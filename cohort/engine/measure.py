@@ -23,7 +23,13 @@ def measure_pair(pair: RegisteredPair, families: Iterable[str] = ()) -> dict[str
     Args:
         pair: judged on its own fixed grid.
         families: measures beyond the headline ones, see :mod:`cohort.engine.families`.
+
+    Raises:
+        ValueError: if a displacement is not finite: it would pass for one that lacks measures.
     """
+    backward = () if pair.backward is None else (pair.backward.vectors,)
+    if not all(bool(vectors.isfinite().all()) for vectors in (pair.vectors, *backward)):
+        raise ValueError("the method's displacement holds NaN or infinity; need finite vectors")
     fixed, moving = pair.fixed, pair.moving
     jacobian = jacobian_measures(pair.vectors)
     before, after = pair.compared

@@ -1,6 +1,8 @@
 """How far a run is: what ``cohort status`` tells, once or again and again."""
 
+import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,7 +56,7 @@ def progress_of(run_dir: Path) -> RunProgress:
     left = spec.n_pairs - summary.pairs
     counts = rows["status"].value_counts().sort("status").iter_rows()
     try:
-        files = [path.stat().st_size for path in run_dir.rglob("*") if path.is_file()]
+        run_bytes = _bytes_below(run_dir)
         free_bytes = shutil.disk_usage(run_dir).free
     except OSError as error:
         raise storage_error(run_dir, error) from error
@@ -67,10 +69,20 @@ def progress_of(run_dir: Path) -> RunProgress:
         seconds_a_pair=seconds_a_pair(run_dir),
         failures={code: count for code, count in counts if code != "ok"},
         slowest=_slowest(rows),
-        run_bytes=sum(files),
+        run_bytes=run_bytes,
         free_bytes=free_bytes,
         summary=summary,
     )
+
+
+def _bytes_below(folder: Path) -> int:
+    """Of all files there; those that workers rename or take away meanwhile do not count."""
+    found = 0
+    for where, _, names in os.walk(folder):  # it passes over folders that are gone
+        for name in names:
+            with suppress(FileNotFoundError, NotADirectoryError):
+                found += Path(where, name).stat().st_size
+    return found
 
 
 def _slowest(rows: pl.DataFrame) -> dict[str, float]:

@@ -33,7 +33,7 @@ def prompts_of(fixed: Scan, moving: Scan, kinds: Iterable[str], grid: Grid) -> P
                     f"prompts=keypoints: fixed has {len(both[0])} of them, moving {len(both[1])}",
                 )
             both = tuple(
-                torch.from_numpy(grid.world_to_voxel(one.numpy())).to(fixed.volume)[None]
+                torch.from_numpy(grid.world_to_voxel(one.numpy(force=True))).to(fixed.volume)[None]
                 for one in both
             )
         told[f"fixed_{kind}"], told[f"moving_{kind}"] = both

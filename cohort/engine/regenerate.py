@@ -59,14 +59,14 @@ def regenerate_pair(workbench: Workbench, fixed: str, moving: str) -> PairImages
         moved = None if source.labels is None else warped_labels(source.labels, displacement)
         vectors, spacing_mm = displacement.full(), spacing_on(workbench.store.grid, shape)
         return PairImages(
-            fixed=target.volume[0, 0].numpy(),
-            moving=source.volume[0, 0].numpy(),
-            warped=displacement.warp(source.volume)[0, 0].numpy(),
+            fixed=target.volume[0, 0].numpy(force=True),
+            moving=source.volume[0, 0].numpy(force=True),
+            warped=displacement.warp(source.volume)[0, 0].numpy(force=True),
             fixed_labels=_labels(target.labels),
             moving_labels=_labels(source.labels),
             warped_labels=_labels(moved),
-            displacement=vectors[0].numpy(),
-            jacobian=jacobian_determinant(vectors)[0].numpy(),
+            displacement=vectors[0].numpy(force=True),
+            jacobian=jacobian_determinant(vectors)[0].numpy(force=True),
             spacing_mm=spacing_mm,
             spread_mm=_spread_mm(result.extras, shape, spacing_mm),
             features=feature_maps(workbench.method, workbench.subject(fixed).features, shape),
@@ -74,7 +74,7 @@ def regenerate_pair(workbench: Workbench, fixed: str, moving: str) -> PairImages
 
 
 def _labels(labels: Tensor | None) -> np.ndarray | None:
-    return None if labels is None else labels[0, 0].numpy().astype(np.uint16)
+    return None if labels is None else labels[0, 0].numpy(force=True).astype(np.uint16)
 
 
 def _spread_mm(
@@ -85,4 +85,4 @@ def _spread_mm(
         return None
     variances = extras["covariance"][:, :3].clamp_min(0)
     squares = variances.new_tensor(spacing_mm).square().view(1, 3, 1, 1, 1)
-    return resize((variances * squares).sum(1, keepdim=True).sqrt(), shape)[0, 0].numpy()
+    return resize((variances * squares).sum(1, keepdim=True).sqrt(), shape)[0, 0].numpy(force=True)

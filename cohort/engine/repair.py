@@ -146,8 +146,7 @@ def _keep_readable_events(run_dir: Path, done: Repaired) -> None:
     events = read_events(run_dir)
     _move(run_dir, run_dir / "events.jsonl", done)
     for event in events:
-        if isinstance(event, dict) and "event" in event:
-            log_event(run_dir, **event)
+        log_event(run_dir, **event)
 
 
 def _move(run_dir: Path, path: Path, done: Repaired) -> None:

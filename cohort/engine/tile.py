@@ -23,13 +23,12 @@ import psutil
 import torch
 
 from cohort.data.one_thread import one_thread
-from cohort.data.storage import is_storage_fault, storage_error
 from cohort.engine.beside import Beside
 from cohort.engine.breadcrumbs import Blame, Breadcrumbs, Pair, sweep_crumbs
 from cohort.engine.convergence import convergence
-from cohort.engine.device_health import check_device
 from cohort.engine.measure import measure_pair
 from cohort.engine.memory import in_less_memory, is_out_of_memory
+from cohort.engine.pair_faults import pair_fault
 from cohort.engine.patience import once_more
 from cohort.engine.registered_pair import RegisteredPair
 from cohort.engine.results import commit_part, pair_key, part_path
@@ -37,7 +36,6 @@ from cohort.engine.stop import Stopped, is_stopped
 from cohort.engine.tiles import Tile
 from cohort.engine.watchdog import Watchdog
 from cohort.engine.workbench import Workbench
-from cohort.errors import StorageError, SubjectError
 
 _LOG = logging.getLogger(__name__)
 Row = dict[str, Any]
@@ -178,20 +176,14 @@ def _rows(workbench: Workbench, kept: Beside, pairs: Sequence[Pair]) -> list[Row
     try:
         return _registered_and_measured(workbench, kept, pairs)
     except Exception as error:
-        if isinstance(error, StorageError) or is_out_of_memory(error):
+        if is_out_of_memory(error):
             raise
-        if isinstance(error, OSError) and is_storage_fault(error):
-            raise storage_error(error.filename or workbench.store.address, error) from error
-        check_device(workbench.device, pairs, error)
-        if len(pairs) > 1:
-            _LOG.info("a batch of %d pairs failed; each alone", len(pairs), exc_info=True)
-        elif isinstance(error, SubjectError):
-            return [_failed(workbench, pairs[0], error.code, error.message)]
-        else:
-            # whatever a method does to one pair, the others go on; the row says what it was
-            _LOG.exception("pair %s, %s failed", *pairs[0])
-            message = f"{type(error).__name__}: {error}"
-            return [_failed(workbench, pairs[0], "E_METHOD", message)]
+        fault = pair_fault(workbench, pairs, error)
+        if len(pairs) == 1:
+            if fault is not error:
+                _LOG.exception("pair %s, %s failed", *pairs[0])
+            return [_failed(workbench, pairs[0], fault.code, fault.message)]
+        _LOG.info("a batch of %d pairs failed; each alone", len(pairs), exc_info=True)
     return [row for pair in pairs for row in _rows(workbench, kept, [pair])]
 
 

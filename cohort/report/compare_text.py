@@ -34,6 +34,10 @@ _SHOWN = {
 }
 
 
+# measures of structures in which less is better
+_DISTANCES = {"hd95_mm", "hd95_vox", "hd_mm", "assd_mm"}
+
+
 def comparison_markdown(comparison: RunComparison) -> str:
     """The whole comparison: the table of runs, that of each structure measure, and the notes."""
     parts = ["# Runs compared\n", markdown(*runs_table(comparison))]
@@ -65,7 +69,7 @@ def runs_table(comparison: RunComparison) -> tuple[list[str], list[list[str]]]:
 def structures_table(comparison: RunComparison, measure: str) -> tuple[list[str], list[list[str]]]:
     """Titles and rows of the table of one measure with a row a structure, a column a run."""
     table = comparison.structures.filter(measure=measure)
-    shown = _Shown(measure, more_is_better=not measure.endswith("_mm"))
+    shown = _Shown(measure, more_is_better=measure not in _DISTANCES)
     rows = [
         [str(group["name"][0]), f"{group['n'][0]:,}", *_cells(group, shown)]
         for group in table.partition_by("structure", maintain_order=True)

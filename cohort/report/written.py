@@ -1,7 +1,10 @@
 """Where the tables of runs are written: those of one beside its page, a comparison in a folder."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
+
+from markupsafe import Markup, escape
 
 from cohort.data.places import Where
 from cohort.engine.spec import RunSpec
@@ -12,6 +15,8 @@ from cohort.report.layout import Column, Table
 from cohort.report.page import Cohort, environment
 from cohort.report.publish import write_file, write_tables
 from cohort.report.run_values import RunValues
+
+_BOLD = re.compile(r"^\*\*(-?[\d.]+)\*\*")  # see compare_text: a mean begins its cell
 
 
 def write_run_tables(run_dir: Path, store_path: Where | None = None) -> Path:
@@ -66,4 +71,9 @@ def _page(comparison: RunComparison) -> str:
 
 def _sheet(caption: str, titles: list[str], rows: list[list[str]]) -> Table:
     columns = tuple(Column(title, title) for title in titles)
-    return Table(caption, columns, [tuple(cell.replace("**", "") for cell in row) for row in rows])
+    return Table(caption, columns, [tuple(map(_bold, row)) for row in rows])
+
+
+def _bold(cell: str) -> Markup:
+    """A cell of Markdown as HTML; only means are bold, names stay as they are."""
+    return Markup(_BOLD.sub(r"<strong>\1</strong>", str(escape(cell))))

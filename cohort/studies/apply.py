@@ -16,6 +16,7 @@ from cohort.data.keypoints import PointTable, read_points, write_points
 from cohort.data.nifti import Nifti, read_nifti
 from cohort.data.nifti_bytes import read_header
 from cohort.data.storage import write_atomic
+from cohort.engine.pair_faults import pair_fault
 from cohort.engine.workbench import Workbench
 from cohort.errors import SubjectError, UsageError
 from cohort.studies.native_space import NativePair, NativeSubject, Route, native_pair
@@ -133,6 +134,7 @@ def apply_to_all(
         UsageError: ``E_EXISTS`` if ``out`` is there, or the folder around it is not; ``E_APPLY``
             if the file is another subject's.
         SubjectError: if the file or the moving subject cannot be used.
+        StorageError: if the store or the folder cannot be read or written.
     """
     _refuse_existing(out)
     moving = pairs[0][1]
@@ -146,8 +148,10 @@ def apply_to_all(
         try:
             path = out / task.default_name(onto=fixed, of=fixed)
             found.done[fixed] = _write(native_pair(workbench, route), task, loaded, path, names)
-        except SubjectError as error:
-            found.failed[fixed] = error
+        except UsageError:
+            raise
+        except Exception as error:  # as in a run, whatever the method does to one pair
+            found.failed[fixed] = pair_fault(workbench, [(fixed, moving)], error)
         progress(number, len(pairs), len(found.failed))
     if task.kind == "labels":
         write_atomic(out / "volumes.csv", found.volumes.write_csv().encode())

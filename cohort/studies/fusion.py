@@ -17,7 +17,7 @@ from cohort.data.store import CohortStore
 from cohort.engine.plan import PlanSettings, open_run
 from cohort.engine.results import read_table
 from cohort.engine.run import DriverOptions, RunReport, run
-from cohort.engine.spec import RunSpec
+from cohort.engine.spec import Device, RunSpec
 from cohort.engine.team import PLAIN, Team
 from cohort.errors import SubjectError, UsageError
 from cohort.studies.fusion_plan import RUN, FusionTask, open_fusion, write_pairs
@@ -48,7 +48,7 @@ def register_atlases(
     task: FusionTask,
     settings: PlanSettings | None = None,
     *,
-    team: Team = PLAIN,
+    team: Team | Callable[[Device], Team] = PLAIN,
     options: DriverOptions | None = None,
     progress: Callable[[RunReport, int], None] | None = None,
 ) -> Path:
@@ -59,7 +59,7 @@ def register_atlases(
         out: folder of the fusion.
         task: who is registered to whom.
         settings: method and device; pairs and what is kept are the task's.
-        team: who works on it.
+        team: who works on it, or who does on the run's kind of device.
         options: what else is asked of the driver.
         progress: as :func:`cohort.engine.run.run` takes it.
 
@@ -73,7 +73,7 @@ def register_atlases(
     run(
         out / RUN,
         store,
-        team=team.no_more_than(spec.n_tiles),
+        team=(team if isinstance(team, Team) else team(spec.device)).no_more_than(spec.n_tiles),
         progress=progress,
         options=options or DriverOptions(),
     )

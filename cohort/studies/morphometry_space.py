@@ -63,7 +63,8 @@ class TemplateSpace:
         published = _published(out, settings, runs)
         rows = pl.concat([read_rows(one).with_columns(run=pl.lit(str(one))) for one in runs])
         good = rows.filter(pl.col("status") == "ok").sort("moving")
-        bad = rows.filter(pl.col("status") != "ok").sort("moving")
+        # a later run may have registered whom an earlier one could not
+        bad = rows.filter(pl.col("status") != "ok").join(good, on="moving", how="anti")
         if good.is_empty():
             raise SubjectError("E_EMPTY", f"no subject could be registered to the template {out}")
         labels = published.image.with_name(f"{published.image.name.rpartition('_')[0]}_dseg.nii.gz")
@@ -71,7 +72,7 @@ class TemplateSpace:
             published,
             runs,
             {one: Path(run) for one, run in good.select("moving", "run").iter_rows()},
-            dict(bad.select("moving", "message").iter_rows()),
+            dict(bad.sort("moving").select("moving", "message").iter_rows()),
             labels if labels.exists() else None,
             RunSpec.load(runs[0]).store,
         )

@@ -199,7 +199,7 @@ def _link(
             found = displacement.inverse()
             displacement, here, there = found.displacement, there, here
             residual = found.residual_max.item(), found.residual_mean.item()
-        vectors = displacement.full()[0].numpy()
+        vectors = displacement.full()[0].numpy(force=True)
     # a displacement between two sizes keeps corners on corners: only its unit has to be the grid's
     scale = [
         (new - 1) / (old - 1)

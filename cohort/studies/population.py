@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from cohort.data.places import place_of
 from cohort.engine.opening import Opening
 from cohort.engine.results import read_rows
 from cohort.engine.spec import RunSpec
@@ -103,6 +104,7 @@ def analyse(
     subjects = _subjects(distances, groups, planes, outliers, pairs, triangles)
     facts = _facts(spec, rows, distances, groups, outliers)
     facts |= {
+        "store": place_of(opening.store).address,  # where it is now
         "variance_share": planes[0].share,
         "variance_share_within": planes[1].share,
         "seed": settings.seed,
@@ -204,7 +206,6 @@ def _facts(
 ) -> dict[str, Any]:
     means = mean_distances(distances.matrix)
     return {
-        "store": spec.store,
         "method": spec.method.name,
         "fingerprint": spec.fingerprint,
         "plan_digest": spec.plan_digest,

@@ -7,7 +7,7 @@ from fault_runs import decided, planned
 
 from cohort.config.method import MethodConfig
 from cohort.data.store import CohortStore
-from cohort.engine import tile
+from cohort.engine import pair_faults
 from cohort.engine.run import run
 
 
@@ -15,7 +15,7 @@ from cohort.engine.run import run
 def stub(monkeypatch: pytest.MonkeyPatch) -> None:
     """The stub in the place of every method."""
     monkeypatch.setattr(MethodConfig, "build", MethodConfig.build)  # put back afterwards
-    monkeypatch.setattr(tile, "check_device", tile.check_device)
+    monkeypatch.setattr(pair_faults, "check_device", pair_faults.check_device)
     stub_method.install()
 
 
@@ -30,7 +30,7 @@ def undisturbed(twelve: CohortStore, tmp_path_factory: pytest.TempPathFactory) -
     """The rows of all their pairs from a plain loop that nothing disturbed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(MethodConfig, "build", MethodConfig.build)
-        patch.setattr(tile, "check_device", tile.check_device)
+        patch.setattr(pair_faults, "check_device", pair_faults.check_device)
         stub_method.install()
         run_dir = planned(tmp_path_factory.mktemp("undisturbed") / "run", twelve)
         run(run_dir, twelve)

@@ -22,7 +22,7 @@ from torch import Tensor
 from cohort.config.method import MethodConfig
 from cohort.data.geometry import Grid
 from cohort.data.store import CohortStore, Subject
-from cohort.engine import device_health, tile
+from cohort.engine import device_health, pair_faults
 from cohort.engine.breadcrumbs import Pair
 from cohort.errors import DeviceLostError
 from triton_reg import Displacement, Prompts, Result
@@ -100,7 +100,7 @@ def install() -> None:
             raise DeviceLostError("E_DEVICE_LOST", "the GPU failed")
         real(device, pairs, error)
 
-    tile.check_device = check_device
+    pair_faults.check_device = check_device
 
 
 def stub_cohort(path: Path, subjects: int) -> CohortStore:
