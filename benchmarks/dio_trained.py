@@ -16,6 +16,10 @@ Some people gave a left and a right hippocampus, and nothing tells which: the tw
 different sides of the split, so that those held back are not quite strangers. The settings of the
 training were chosen with held-back pairs in view.
 
+The committed rows of the other networks are of the first fold and of fewer steps, about 20 minutes
+each: ``--kinds unet_encoder lku_encoder --steps 1800`` and ``--kinds lku --steps 900``, with
+``--pairs 48 --trained-alone --append``.
+
 Everything runs on one thread; seconds and minutes are those of the processor. ``network_s`` is the
 time of the features of two volumes, ``optimisation_s`` that of a pair; ``ndv`` is the share of the
 volume that is turned inside out between voxels. All numbers but ``dice_sd`` are means over pairs.
