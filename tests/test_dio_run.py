@@ -184,10 +184,9 @@ def task(steps: int = 6, **settings) -> TrainingTask:
     return TrainingTask(*chosen, **{"folds": 2, **settings})
 
 
-def test_training_goes_on_after_a_stop_with_the_same_bits(tmp_path: Path) -> None:
+def test_a_trained_fold_has_a_model_and_a_card(tmp_path: Path) -> None:
     store = tiny_cohort(tmp_path / "cohort.zarr", subjects=4)
     train(store, tmp_path / "whole", task(), only=1)
-    # a checkpoint is kept every 25 steps, and at the end of the training
     assert load_features(tmp_path / "whole/fold-1/model.safetensors").architecture.width == 4
     card = card_of(tmp_path / "whole/fold-1/model.safetensors")
     assert card["method"]["name"] == "dio"

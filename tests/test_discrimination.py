@@ -8,12 +8,14 @@ import pytest
 import torch
 from command_line import Cohort
 from helpers import smooth_volume, tiny_cohort
+from scipy.stats import spearmanr
 
 from cohort.config.method import method_config
 from cohort.data.store import CohortStore
 from cohort.engine.choices import PlanSettings
 from cohort.engine.discrimination import BINS, compare_features, overlap_of_run, spread
 from cohort.engine.plan import open_run
+from cohort.engine.results import read_rows
 from cohort.engine.run import run
 from cohort.engine.spec import RunSpec
 from cohort.errors import UsageError
@@ -82,7 +84,10 @@ def test_the_overlap_of_a_run_is_set_against_entropy(store: CohortStore, tmp_pat
     found = overlap_of_run(tmp_path / "run", store, entropy)
     assert found["pairs"] == 12
     assert 0.5 < found["dice_mean"] < 1
-    assert -1 <= found["spearman"] <= 1
+    of, rows = dict(entropy.rows()), read_rows(tmp_path / "run")
+    both = [of[one] + of[other] for one, other in rows.select("fixed", "moving").iter_rows()]
+    assert found["spearman"] == pytest.approx(spearmanr(rows["dice_mean"], both).statistic)
+    assert abs(found["spearman"]) > 0.05
     with pytest.raises(UsageError, match=r"2 pairs of the compared subjects.*at least 3"):
         overlap_of_run(tmp_path / "run", store, entropy[:2])
     other = tiny_cohort(tmp_path / "other", subjects=5)

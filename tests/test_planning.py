@@ -126,9 +126,15 @@ def test_what_cannot_be_planned_is_refused_before_a_trial(
     assert f"{code}: " in shown.err
 
 
-def test_short_runs_and_runs_with_a_tile_size_are_not_tried(store: CohortStore) -> None:
+def test_short_runs_and_runs_with_a_tile_size_are_not_tried(
+    store: CohortStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert not is_worth_a_trial(store, PlanSettings())
     assert not is_worth_a_trial(store, replace(PlanSettings(), pairs="knn:2"))
+    monkeypatch.setattr("cohort.commands.planning._WORTH_IT", 20)  # as many as there are
+    assert is_worth_a_trial(store, PlanSettings())
+    assert not is_worth_a_trial(store, PlanSettings(tile_size=2))
+    assert not is_worth_a_trial(store, PlanSettings(pairs="unordered"))
 
 
 def test_the_plan_tells_people_and_machines(

@@ -1,3 +1,5 @@
+import base64
+import io
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -6,6 +8,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
+from PIL import Image
 
 from cohort.config.method import MethodConfig
 from cohort.data.geometry import Grid
@@ -291,7 +294,12 @@ def test_equal_results_give_equal_bytes():
 
 @pytest.mark.parametrize("labels", [True, False])
 def test_a_mosaic_is_drawn_with_and_without_labels(labels):
-    assert figures.mosaic(_images(labels=labels)).startswith("data:image/png;base64,")
+    kind, _, content = figures.mosaic(_images(labels=labels)).partition(",")
+    assert kind == "data:image/png;base64"
+    picture = Image.open(io.BytesIO(base64.b64decode(content))).convert("RGB")
+    pixels = np.asarray(picture).astype(int)
+    assert pixels.std() > 40
+    assert (np.ptp(pixels, axis=2) > 40).any() == labels  # the outlines are the only colour
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,8 @@ STRUCTURES = (1, 2, 3)
 def vectors() -> Iterator[Vectors]:
     recorded = Vectors("dio_losses.npz")
     yield recorded
+    for unused in ("lncc7_signed", "tv"):  # of published code that ours has no part for
+        recorded.take(unused)
     recorded.close()
 
 
@@ -59,22 +61,6 @@ def test_local_correlation(dtype: torch.dtype, vectors: Vectors) -> None:
 
 
 @DTYPES
-def test_signed_local_correlation(dtype: torch.dtype, vectors: Vectors) -> None:
-    # no training of ours descends on it
-    pred, target = (vectors.tensor(one, dtype) for one in ("pred", "target"))
-
-    def total(product: Tensor) -> Tensor:
-        return F.avg_pool3d(product, 7, 1, 3) * 7**3
-
-    def covariance(a: Tensor, b: Tensor) -> Tensor:
-        return total(a * b) - total(a) * total(b) / 7**3
-
-    roots = [covariance(one, one).clamp_min(1e-5).sqrt() for one in (pred, target)]
-    found = (covariance(pred, target) / (roots[0] * roots[1])).clamp(-1, 1)
-    assert -found.mean().item() == pytest.approx(vectors.take("lncc7_signed").item(), abs=1e-5)
-
-
-@DTYPES
 @pytest.mark.parametrize("order", [1, 2])
 def test_dice_and_its_gradient(order: int, dtype: torch.dtype, vectors: Vectors) -> None:
     displacement = in_voxels(vectors, dtype).requires_grad_()
@@ -91,20 +77,6 @@ def test_dice_and_its_gradient(order: int, dtype: torch.dtype, vectors: Vectors)
         pair = fixed[0, row].int(), (warped[0, row] >= 0.5).int()
         unlike = 1 - dice(*pair, torch.tensor([1])).item()
         assert unlike == pytest.approx(expected, abs=1e-5)
-
-
-@DTYPES
-def test_squared_differences_of_a_displacement(dtype: torch.dtype, vectors: Vectors) -> None:
-    # central inside and one-sided at the ends, which our regularisers have no use for
-    displacement = vectors.tensor("disp", dtype)
-    total = sum(
-        size**2 / 4 * one.square()
-        for size, one in zip(
-            displacement.shape[1:4], torch.gradient(displacement, dim=(1, 2, 3)), strict=True
-        )
-    )
-    assert isinstance(total, Tensor)
-    assert total.mean().item() == pytest.approx(vectors.take("tv").item(), rel=1e-5)
 
 
 @DTYPES
