@@ -301,6 +301,7 @@ def test_the_angle_of_the_search_is_read_with_and_without_its_unit():
         parse_degrees("wide")
 
 
+@pytest.mark.slow
 def test_the_command_aligns_and_searches(cohort: Cohort, source, tmp_path):
     write(source, "d", motion((-24, 25, 28), (9, 4, -8)))
     store = tmp_path / "s"

@@ -134,6 +134,7 @@ def test_a_rolled_volume_is_rolled_back(method: Method) -> None:
     assert error <= half_a_label_step(method)
 
 
+@pytest.mark.slow
 def test_a_batch_gives_the_bits_of_each_pair_alone(method: Method) -> None:
     subjects = [prepared(method, textured(seed)) for seed in range(3)]
     together = collate(subjects)

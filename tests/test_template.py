@@ -473,6 +473,7 @@ def test_another_template_in_the_folder_is_refused(tmp_path: Path, store: Cohort
         load_settings(out)
 
 
+@pytest.mark.slow
 def test_the_command_says_what_it_made_and_refuses_what_is_not_there(
     cohort: Cohort, tmp_path: Path, store: CohortStore
 ) -> None:

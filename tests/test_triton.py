@@ -30,6 +30,7 @@ def assert_passes_in_the_interpreter(*files: str) -> None:
     assert "skipped" not in ran.stdout
 
 
+@pytest.mark.slow
 def test_the_operators_run_their_kernels() -> None:
     assert_passes_in_the_interpreter(FILES[QUICK])
 

@@ -123,6 +123,7 @@ def test_each_command_asks_again(
     assert command("status", run_dir).exit_code == 0
 
 
+@pytest.mark.slow
 def test_a_report_without_trust_has_numbers_and_says_why_there_are_no_pictures(
     store: CohortStore, settings: PlanSettings, tmp_path: Path
 ) -> None:

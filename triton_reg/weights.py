@@ -72,7 +72,7 @@ def load_weights(path: Path) -> Mapping[str, Tensor]:
         try:
             return load_file(path)
         except SafetensorError as error:
-            raise ValueError(f"{path} is damaged or no safetensors file: {error}") from None
+            raise ValueError(f"it is damaged or no safetensors file ({error})") from None
     content = _checkpoint(path)
     for key in ("net", "state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
@@ -93,7 +93,7 @@ def _checkpoint(path: Path) -> Any:
     except Exception as error:
         # torch's own words tell people how to trust the file
         raise ValueError(
-            f"{path} is damaged or holds more than tensors ({type(error).__name__})"
+            f"it is damaged or holds more than tensors ({type(error).__name__})"
         ) from None
 
 

@@ -142,6 +142,7 @@ def test_the_match_is_the_recorded_one(match, dtype: torch.dtype) -> None:
     vectors.close()
 
 
+@pytest.mark.slow
 @MATCHES
 def test_a_wider_search_is_the_recorded_one(match, dtype: torch.dtype) -> None:
     vectors, (fixed, moving) = Vectors("pdd_reg_2warps_wide.npz"), features(dtype)

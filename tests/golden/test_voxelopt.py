@@ -152,6 +152,7 @@ class Given:
         return volume
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vectors", PYRAMIDS, ids=PYRAMIDS, indirect=True)
 def test_the_pyramid_follows_the_published_arithmetic(vectors: Vectors, dtype: torch.dtype) -> None:
     given = Vectors("voxelopt_pyramid_input.npz")
