@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from typer.testing import CliRunner
 
-from cohort.commands.spread import with_groups
+from cohort.commands.option_groups import with_groups
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from cohort import terminal
 from cohort.commands.crew import Crew, device_of, on_cards, team_of
 from cohort.commands.groups import Driving, MethodChoice
-from cohort.commands.spread import with_groups
+from cohort.commands.option_groups import with_groups
 from cohort.config.atlas import CENTERS, AtlasSettings
 from cohort.data.store import CohortStore
 from cohort.data.subject_choice import chosen_subjects

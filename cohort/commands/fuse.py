@@ -9,7 +9,7 @@ import typer
 from cohort import terminal
 from cohort.commands.crew import Crew, device_of, on_cards, team_of
 from cohort.commands.groups import Driving, MethodChoice, Pairing
-from cohort.commands.spread import with_groups
+from cohort.commands.option_groups import with_groups
 from cohort.data.store import CohortStore
 from cohort.engine.plan import PlanSettings
 from cohort.engine.run import DriverOptions, RunReport

@@ -5,6 +5,7 @@ import typer
 from cohort import terminal
 from cohort.commands.crew import Crew, device_of, on_cards, team_of
 from cohort.commands.groups import Driving, MethodChoice, Pairing
+from cohort.commands.option_groups import with_groups
 from cohort.commands.planning import (
     estimate_facts,
     estimate_rows,
@@ -13,7 +14,6 @@ from cohort.commands.planning import (
     plan_rows,
     with_trial,
 )
-from cohort.commands.spread import with_groups
 from cohort.data.store import CohortStore
 from cohort.engine.cluster.workers import check_dashboard
 from cohort.engine.plan import open_run

@@ -27,7 +27,17 @@ _SLACK_BYTES = 1 << 16
 class VerifiedFile:
     """A ``.nii`` or ``.nii.gz`` that is read once, from the start of its data to its end.
 
-    header: checked. sha256: of the file as it lies on the disk, once it is :meth:`finished`.
+    Args:
+        file: opened at its start, for reading bytes.
+        path: of the file, for messages.
+        max_bytes: of the file, and of what it decodes to.
+
+    Attributes:
+        header: checked.
+
+    Raises:
+        SubjectError: if it is no NIfTI file, or a larger one.
+        StorageError: if the file system cannot read it.
     """
 
     def __init__(self, file: BinaryIO, path: Path, max_bytes: int) -> None:
@@ -63,7 +73,7 @@ class VerifiedFile:
         return taken
 
     def finished(self) -> str:
-        """Check that the file ends here, as it must, and give its sha256.
+        """Check that the file ends here, as it must; the sha256 of it as it lies on the disk.
 
         Raises:
             SubjectError: if more follows or a checksum is wrong.
