@@ -171,6 +171,7 @@ def test_the_command_writes_and_prints_a_comparison(
     assert page.count("<table>") == 3
     assert "**" not in page
     assert re.search(r"<td><strong>\d\.\d{3}</strong> ± ", page)  # as its notes say
+    assert "<h2>dice by structure</h2>" in page
     assert pl.read_csv(folder / "measures.csv")["run"].unique().sort().to_list() == [
         "better", "plain",
     ]  # fmt: skip

@@ -122,9 +122,14 @@ def settings_that_differ(comparison: RunComparison) -> list[str]:
         key for key in keys if any(own.get(key) != settings[0].get(key) for own in settings)
     ]
     return [
-        ", ".join([method.name, *(f"{key}={own[key]}" for key in differing if key in own)])
+        ", ".join([method.name, *(f"{key}={_told(own[key])}" for key in differing if key in own)])
         for method, own in zip(methods, settings, strict=True)
     ]
+
+
+def _told(value: object) -> object:
+    """A setting that nobody chose is what the method makes of it."""
+    return "default" if value is None else value
 
 
 def notes(comparison: RunComparison) -> list[str]:
