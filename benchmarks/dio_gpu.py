@@ -25,6 +25,7 @@ from benchmarks.dio_parity import (
     STEPS,
     check_descent,
     check_force,
+    check_force_backward,
     check_step,
     features,
     same_grid,
@@ -44,6 +45,9 @@ def parity(report: Report) -> None:
     del report
     for name in FORCES:
         print(f"  {check_force(name, (13, 17, 15), (16, 9, 12), DEVICE)}", flush=True)
+    for derivative in ("symmetric", "linear"):
+        said = check_force_backward(derivative, (13, 17, 15), (16, 9, 12), DEVICE)
+        print(f"  {said}", flush=True)
     for name in STEPS:
         print(f"  {check_step(name, (13, 17, 15), DEVICE)}", flush=True)
     for graphs in (False, True):
@@ -102,6 +106,14 @@ def reference(report: Report) -> None:
     given = fixed, moving, vectors, same_grid(1, DEVICE), ForceSettings()
     force = partial(feature_force_reference, *given)
     report.add("reference", "force, mse", time_us=median_us(force, 3), shape=shape, batch=1)
+    sides = fixed.detach().requires_grad_(), moving.detach().requires_grad_()
+
+    def gradients() -> tuple[torch.Tensor, ...]:
+        found = feature_force_reference(*sides, *given[2:])
+        return torch.autograd.grad(found.gradient, sides, vectors + 1)
+
+    time_us = median_us(gradients, 3)
+    report.add("reference", "force and gradients, mse", time_us=time_us, shape=shape, batch=1)
     settings = StepSettings(update="compose")
     step = partial(advance_reference, vectors, vectors + 1, Moments.of(vectors), settings)
     report.add("reference", "step, compose", time_us=median_us(step, 3), shape=shape, batch=1)

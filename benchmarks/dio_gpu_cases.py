@@ -15,6 +15,7 @@ from torch import Tensor
 from benchmarks.dio_parity import features, fields, same_grid
 from triton_reg.ops._triton.advance import advance
 from triton_reg.ops._triton.descent_graph import Squares, Stop, descend_squares
+from triton_reg.ops._triton.feature_force_backward import squares_force_backward
 from triton_reg.ops._triton.force import feature_force
 from triton_reg.ops._triton.gaussian import smoothed
 from triton_reg.ops.advance import Moments, StepSettings
@@ -45,9 +46,13 @@ class Run:
         """Bytes a pair of each kernel, or few of them, on a level."""
         voxels, vectors = math.prod(shape), 12 * math.prod(shape)
         both = 2 * self.channels * voxels * self.dtype.itemsize
+        # of float32; what is added to is read and written
+        gradients = 3 * self.channels * voxels * 4
         return {
             "force, mse": both + 2 * vectors,
             "force, mse, linear": both + 2 * vectors,
+            "force gradients, mse": both + gradients + 2 * vectors,
+            "force gradients and turns, mse": both + gradients + 3 * vectors,
             "force, lncc": _CORRELATION_VALUES * 4 * self.channels * voxels,
             "smoothing": 2 * vectors,
             "step, add": _FIELDS["add"] * vectors,
@@ -77,6 +82,11 @@ def launches(
         given = fixed, moving, vectors, placement, wanted
         return partial(feature_force, *given, weights=None, active=None)
 
+    def gradients(*wanted: bool) -> Callable[[], object]:
+        seeds = vectors.new_ones(pairs), gradient
+        given = fixed, moving, vectors, placement, seeds, wanted
+        return partial(squares_force_backward, *given, symmetric=True)
+
     def step(update: str) -> Callable[[], object]:
         settings = StepSettings(update=update)  # type: ignore[arg-type]
         return partial(advance, vectors, gradient, moments, settings)
@@ -84,6 +94,8 @@ def launches(
     return {
         "force, mse": force(),
         "force, mse, linear": force(derivative="linear"),
+        "force gradients, mse": gradients(True, True, False),
+        "force gradients and turns, mse": gradients(True, True, True),
         "force, lncc": force(loss="lncc"),
         "smoothing": partial(smoothed, vectors, (1.0, 1.0, 1.0)),
         "step, add": step("add"),

@@ -11,10 +11,12 @@ from torch import Tensor
 
 from triton_reg.ops._triton.advance import advance
 from triton_reg.ops._triton.descent_graph import Outcome, Squares, Stop, descend_squares
+from triton_reg.ops._triton.feature_force_backward import squares_force_backward
 from triton_reg.ops._triton.force import feature_force
 from triton_reg.ops.advance import Moments, StepSettings, advance_reference
 from triton_reg.ops.feature_force import ForceSettings, feature_force_reference
 from triton_reg.ops.resize import Shape, resize_reference
+from triton_reg.ops.sampling import Derivative
 
 FORCES = {
     "mse, symmetric": ForceSettings(),
@@ -67,6 +69,33 @@ def check_force(name: str, shape: Shape, moving_shape: Shape, device: torch.devi
         return feature_force_reference(*tensors, settings=settings, weights=weights.to(dtype))
 
     return f"force, {name}, {shape}: {_compared(found, definition)}"
+
+
+def check_force_backward(
+    derivative: Derivative, shape: Shape, moving_shape: Shape, device: torch.device
+) -> str:
+    """Raise ``AssertionError`` unless a force on two pairs has the gradients of its definition."""
+    given = [
+        features(shape, 12, 2, 1, device),
+        features(moving_shape, 12, 2, 2, device),
+        2 * fields(shape, 3, 2, 3, device) - 1,
+        same_grid(2, device) + 0.01,
+    ]
+    seeds = torch.tensor([0.7, -1.3], device=device), fields(shape, 3, 2, 5, device)
+    found = squares_force_backward(
+        *given[:4], seeds, (True, True, True), symmetric=derivative == "symmetric"
+    )
+
+    def definition(dtype: torch.dtype) -> tuple[Tensor, ...]:
+        *sides, placement = (one.to(dtype) for one in given)
+
+        def force(*tensors: Tensor) -> tuple[Tensor, ...]:
+            settings = ForceSettings(derivative=derivative)
+            return tuple(feature_force_reference(*tensors, placement, settings))
+
+        return torch.func.vjp(force, *sides)[1](tuple(one.to(dtype) for one in seeds))
+
+    return f"force backward, {derivative}, {shape}: {_compared(found, definition)}"
 
 
 def check_step(name: str, shape: Shape, device: torch.device) -> str:

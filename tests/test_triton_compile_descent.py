@@ -14,6 +14,7 @@ from triton_reg.ops._triton import (
     correlation_force,
     correlation_kernels,
     feature_force,
+    feature_force_backward,
     gaussian,
     reduction,
     step_kernels,
@@ -51,6 +52,27 @@ def force(kind: int, channels: int, registers: tuple[int, int], *, symmetric: bo
     )  # fmt: skip
 
 
+GRADIENTS = TYPES | {
+    "of_loss": "*fp32", "of_gradient": "*fp32", "of_fixed": "*fp32", "of_moving": "*fp32",
+    "of_vectors": "*fp32",
+}  # fmt: skip
+
+
+def backward(
+    kind: int, channels: int, registers: tuple[int, int], *, of_vectors: bool = True
+) -> Build:
+    forward = force(kind, channels, registers).constants.copy()
+    del forward["CLEARED"]
+    wanted = {"OF_FIXED": True, "OF_MOVING": True, "OF_VECTORS": of_vectors}
+    return Build(
+        feature_force_backward.squares_backward_kernel,
+        forward | wanted,
+        GRADIENTS,
+        registers,
+        shared=4096,
+    )
+
+
 def radii(radius: int) -> dict[str, int]:
     return {"RADIUS_Z": radius, "RADIUS_Y": radius, "RADIUS_X": radius}
 
@@ -65,6 +87,10 @@ BUILDS = (
     force(2, 16, (141, 141)),
     force(0, 12, (160, 160)),
     force(0, 1, (72, 72)),
+    backward(0, 16, (139, 137)),
+    backward(0, 16, (88, 80), of_vectors=False),
+    backward(1, 16, (163, 163)),
+    backward(0, 1, (99, 101)),
     Build(reduction.reduce_kernel, {"MAXIMUM": False, "BLOCK": 4096}, TYPES, (44, 44), shared=16),
     Build(reduction.reduce_kernel, {"MAXIMUM": True, "BLOCK": 4096}, TYPES, (44, 44), shared=16),
     Build(gaussian.smooth_kernel, {**radii(1), "KEPT": True, "BLOCK": 128}, TYPES, (40, 40)),

@@ -4,6 +4,7 @@ Run by ``test_triton.py``, see ``triton_interpreter.py``.
 """
 
 from dataclasses import astuple
+from functools import partial
 from typing import NamedTuple
 
 import pytest
@@ -14,6 +15,7 @@ from triton_oracle import assert_as_good_as_float32, batch, poisoned_memory, sur
 from triton_reg.methods.descent import Problem, StopRule, descend
 from triton_reg.ops import advance as stepping
 from triton_reg.ops import feature_force as comparison
+from triton_reg.ops import feature_force_backward as force_backward
 from triton_reg.ops import gaussian as smoothing
 from triton_reg.ops._triton import advance as step_kernels
 from triton_reg.ops._triton import correlation_force, descent_graph, reduction
@@ -140,6 +142,64 @@ def test_on_voxels_the_slope_is_the_central_difference() -> None:
     slope = (moving[..., 2:] - moving[..., :-2]) / 2
     expected = 2 * moving[..., 1:-1] * slope / moving.numel()
     torch.testing.assert_close(gradient[:, 2:, ..., 1:-1], expected)
+
+
+def cotangents() -> tuple[Tensor, Tensor]:
+    """Of the loss and of the gradient, for the pairs of :func:`given`."""
+    return surrounded(torch.tensor([0.7, -1.3])), vectors(FIXED, 1.0, 2, 11)
+
+
+@pytest.mark.parametrize("derivative", ["symmetric", "linear"])
+@pytest.mark.parametrize("channels", [1, 3, 16])
+def test_gradients_of_a_force_are_those_of_the_definition(channels: int, derivative: str) -> None:
+    tensors, weights = given(channels), batch(FIXED, 1, 2, 7)
+    settings = ForceSettings(derivative=derivative)  # type: ignore[arg-type]
+    active, of_results = torch.tensor([True, channels != 3]), cotangents()
+    found = force_backward._feature_force_backward_cuda(
+        *tensors, weights, active, derivative, *of_results, [True, True, True]
+    )
+
+    def definition(which: int, *inputs: Tensor) -> Tensor:
+        def force(*sides: Tensor) -> tuple[Tensor, ...]:
+            extra = {"weights": weights.to(sides[0]), "active": active}
+            return tuple(feature_force_reference(*sides, inputs[3], settings, **extra))
+
+        pulled = torch.func.vjp(force, *inputs[:3])[1]
+        return pulled(tuple(one.to(inputs[0]) for one in of_results))[which]
+
+    for index, one in enumerate(found):
+        assert one.shape == tensors[index].shape
+        assert one[0].abs().max() > 0
+        assert_as_good_as_float32(one, partial(definition, index), *tensors)
+        if channels == 3:
+            assert (one[1] == 0).all()
+
+
+@pytest.mark.parametrize("index", range(3), ids=["fixed", "moving", "vectors"])
+def test_a_gradient_alone_is_that_of_all_three(index: int) -> None:
+    tensors, wanted = given(5), [one == index for one in range(3)]
+    backward = partial(
+        force_backward._feature_force_backward_cuda,
+        *tensors, None, None, "symmetric", *cotangents(),
+    )  # fmt: skip
+    alone, together = backward(wanted), backward([True, True, True])
+    assert torch.equal(alone[index], together[index])
+    assert all(one.numel() == 0 for at, one in enumerate(alone) if at != index)
+
+
+def test_gradients_of_half_precision_are_rounded_to_it() -> None:
+    tensors = given(5)
+    features = [one.half() for one in tensors[:2]]
+    settings = "symmetric", *cotangents(), [True, True, True]
+    found = force_backward._feature_force_backward_cuda(
+        *features, *tensors[2:], None, None, *settings
+    )
+    expected = force_backward._feature_force_backward_cuda(
+        *(one.float() for one in features), *tensors[2:], None, None, *settings
+    )
+    assert [one.dtype for one in found] == [torch.float16, torch.float16, torch.float32]
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs.to(ours.dtype), rtol=1e-3, atol=1e-6)
 
 
 def test_features_that_no_kernel_reads_are_refused() -> None:

@@ -160,7 +160,7 @@ def _feature_force_cuda(
     derivative: str,
 ) -> tuple[Tensor, Tensor]:
     settings = ForceSettings(loss=loss, window=window, derivative=derivative)  # type: ignore[arg-type]
-    if fixed.dtype != moving.dtype or not has_kernel(vectors):
+    if not _has_gpu_kernel(fixed, moving, vectors):
         return _by_reference(fixed, moving, vectors, placement, weights, active, settings)
     from triton_reg.ops._triton import force as gpu
 
@@ -173,6 +173,11 @@ def _feature_force_cuda(
 def _(fixed: Tensor, moving: Tensor, vectors: Tensor, *others: object) -> tuple[Tensor, Tensor]:
     del moving, others
     return vectors.new_empty(len(fixed)), vectors.new_empty(vectors.shape)
+
+
+def _has_gpu_kernel(fixed: Tensor, moving: Tensor, vectors: Tensor) -> bool:
+    """Those read features of half precision too."""
+    return fixed.dtype == moving.dtype and has_kernel(vectors)
 
 
 def _by_reference(
@@ -229,7 +234,8 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: object) -> None:
 def _backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
     fixed, moving, vectors, placement, weights, active = ctx.saved_tensors
     loss, window, derivative = ctx.values
-    if fixed.device.type == "cpu" and loss == "mse" and has_kernel(fixed, moving, vectors):
+    compiled = has_kernel if fixed.device.type == "cpu" else _has_gpu_kernel
+    if loss == "mse" and compiled(fixed, moving, vectors):
         given = fixed, moving, vectors, placement, weights, active, derivative
         wanted = ctx.needs_input_grad[:3]
         found = feature_force_backward(*given, *gradients, list(wanted))

@@ -21,7 +21,10 @@ def feature_force_backward(
     of_gradient: Tensor,
     wanted: Sequence[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients with respect to fixed, moving and vectors of a float32 mean squared difference.
+    """Gradients with respect to fixed, moving and vectors of a mean squared difference.
+
+    On a GPU features may also be of half precision, and what is added to those of the moving volume
+    is added in no fixed order.
 
     Args:
         fixed, moving, vectors, placement, weights, active: see
@@ -46,6 +49,30 @@ def feature_force_backward(
         torch.from_numpy(of_moving).permute(0, 4, 1, 2, 3),
         torch.from_numpy(of_vectors),
     )
+
+
+@feature_force_backward.register_kernel("cuda")
+def _feature_force_backward_cuda(
+    fixed: Tensor,
+    moving: Tensor,
+    vectors: Tensor,
+    placement: Tensor,
+    weights: Tensor | None,
+    active: Tensor | None,
+    derivative: str,
+    of_loss: Tensor,
+    of_gradient: Tensor,
+    wanted: Sequence[bool],
+) -> tuple[Tensor, Tensor, Tensor]:
+    from triton_reg.ops._triton.feature_force_backward import squares_force_backward
+
+    given, symmetric = (fixed, moving, vectors, placement), derivative == "symmetric"
+    cotangents = of_loss, of_gradient
+    with torch.cuda.device_of(fixed):
+        of_fixed, of_moving, of_vectors = squares_force_backward(
+            *given, cotangents, wanted, symmetric=symmetric, weights=weights, active=active
+        )
+    return of_fixed.to(fixed.dtype), of_moving.to(moving.dtype), of_vectors
 
 
 @feature_force_backward.register_fake

@@ -136,3 +136,46 @@ def channels_at(
             value = tl.load(first + part * STRIDE, mask=there, other=0.0)
         found += (value.to(tl.float32),)
     return found
+
+
+@triton.jit
+def store_channels(
+    target,
+    voxel,
+    there,
+    value,
+    C: tl.constexpr,
+    PARTS: tl.constexpr,
+    LANES: tl.constexpr,
+    VECTOR: tl.constexpr,
+):
+    """Write tiles, as :func:`channels_at` gives them, of voxels that are ``there``."""
+    lane = tl.arange(0, LANES)[None, :, None] * VECTOR + tl.arange(0, VECTOR)[None, None, :]
+    first = target + lane + voxel.to(tl.int64) * C
+    STRIDE: tl.constexpr = LANES * VECTOR
+    for part in tl.static_range(PARTS):
+        within = there & (lane < C - part * STRIDE)
+        tl.store(first + part * STRIDE, value[part], mask=within)
+
+
+@triton.jit
+def add_channels(
+    target,
+    voxel,
+    there,
+    one,
+    other,
+    shares,
+    C: tl.constexpr,
+    PARTS: tl.constexpr,
+    LANES: tl.constexpr,
+    VECTOR: tl.constexpr,
+):
+    """Add ``shares[0] one + shares[1] other``, tiles of channels, to lines of ``[M, C]``."""
+    lane = tl.arange(0, LANES)[None, :, None] * VECTOR + tl.arange(0, VECTOR)[None, None, :]
+    first = target + lane + voxel.to(tl.int64) * C
+    STRIDE: tl.constexpr = LANES * VECTOR
+    for part in tl.static_range(PARTS):
+        value = shares[0] * one[part] + shares[1] * other[part]
+        within = there & (lane < C - part * STRIDE)
+        tl.atomic_add(first + part * STRIDE, value, mask=within, sem="relaxed")

@@ -18,6 +18,24 @@ from triton_reg.ops._triton.layout import coordinates
 
 
 @triton.jit
+def placed_positions(vectors, placement, index, inside, voxels, fixed_height, fixed_width):
+    """Where fixed voxels ``index`` lie in the moving volume, along its three axes.
+
+    ``vectors [3, voxels]`` and ``placement [3, 7]`` of one pair.
+    """
+    z, y, x = coordinates(index, fixed_height, fixed_width)
+    z, y, x = z.to(tl.float32), y.to(tl.float32), x.to(tl.float32)
+    w0 = tl.load(vectors + index, mask=inside, other=0.0)
+    w1 = tl.load(vectors + voxels + index, mask=inside, other=0.0)
+    w2 = tl.load(vectors + 2 * voxels + index, mask=inside, other=0.0)
+    return (
+        _row_product(placement, z, y, x, w0, w1, w2),
+        _row_product(placement + 7, z, y, x, w0, w1, w2),
+        _row_product(placement + 14, z, y, x, w0, w1, w2),
+    )
+
+
+@triton.jit
 def placed_taps(
     vectors,
     placement,
@@ -31,18 +49,10 @@ def placed_taps(
     width,
     SYMMETRIC: tl.constexpr,
 ):
-    """What fixed voxels ``index`` meet in the moving volume: the taps along its three axes.
-
-    ``vectors [3, voxels]`` and ``placement [3, 7]`` of one pair.
-    """
-    z, y, x = coordinates(index, fixed_height, fixed_width)
-    z, y, x = z.to(tl.float32), y.to(tl.float32), x.to(tl.float32)
-    w0 = tl.load(vectors + index, mask=inside, other=0.0)
-    w1 = tl.load(vectors + voxels + index, mask=inside, other=0.0)
-    w2 = tl.load(vectors + 2 * voxels + index, mask=inside, other=0.0)
-    there_z = _row_product(placement, z, y, x, w0, w1, w2)
-    there_y = _row_product(placement + 7, z, y, x, w0, w1, w2)
-    there_x = _row_product(placement + 14, z, y, x, w0, w1, w2)
+    """What fixed voxels ``index`` meet in the moving volume: the taps along its three axes."""
+    there_z, there_y, there_x = placed_positions(
+        vectors, placement, index, inside, voxels, fixed_height, fixed_width
+    )
     return (
         axis_taps(there_z, depth, SYMMETRIC),
         axis_taps(there_y, height, SYMMETRIC),
