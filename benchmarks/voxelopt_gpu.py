@@ -35,13 +35,10 @@ from benchmarks.voxelopt_parity import (
 )
 from benchmarks.voxelopt_roofline import Storage, kernel_bytes
 from triton_reg.ops._triton.layout import padded_channels
-from triton_reg.ops._triton.register_pyramid import (
-    forget_pyramids,
-    register_pyramid,
-    stored_levels,
-)
+from triton_reg.ops._triton.register_pyramid import register_pyramid, stored_levels
 from triton_reg.ops.pyramid_settings import PyramidSettings
 from triton_reg.ops.register_pyramid import register_pyramid_reference
+from triton_reg.ops.work_memory import forget_work
 
 HALF, FULL = (96, 80, 128), (192, 160, 256)
 CHANNELS, DEFAULT_CHANNELS = 14, 4  # of the published features, and of LocalContrast
@@ -103,7 +100,7 @@ def pairs_of(shape: Shape, settings: PyramidSettings, channels: int) -> Callable
 
 def timed_pairs(run: Callable[[], object], batch: int) -> dict[str, Any]:
     """Time of a pair, pairs a second, and the memory at the highest point."""
-    forget_pyramids()
+    forget_work()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     time_us = median_us(run, 5)
@@ -130,7 +127,7 @@ def pairs(report: Report) -> None:
                 name = f"{method}, {batches or 'chosen'}, {'graphs' if graphs else 'launches'}"
                 row = timed_pairs(run, batch)
                 report.add("pair", name, shape=shape, precision=precision, **row)
-    forget_pyramids()
+    forget_work()
 
 
 def reference(report: Report) -> None:
@@ -149,7 +146,7 @@ def reference(report: Report) -> None:
             report.add(
                 "reference", name, time_us=time_us, shape=shape, batch=1, precision=precision
             )
-    forget_pyramids()
+    forget_work()
 
 
 if __name__ == "__main__":

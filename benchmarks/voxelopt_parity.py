@@ -27,6 +27,7 @@ from triton_reg.ops.pyramid_settings import PyramidSettings
 from triton_reg.ops.register_pyramid import register_pyramid_reference
 from triton_reg.ops.resize import grid_shape, resize, resize_reference
 from triton_reg.ops.warp import warp, warp_reference
+from triton_reg.ops.work_memory import forget_work
 
 Shape = tuple[int, int, int]
 CHANNELS = 14
@@ -154,7 +155,7 @@ def check_batches(shape: Shape, device: torch.device, precision: str) -> str:
         alone = [gpu.stored_levels(list(sides[side]), settings) for side in (fixed, moving)]
         one, _ = gpu.register_pyramid(*alone, torch.zeros_like(rows[:1]), CHANNELS, settings)
         assert torch.equal(one, found[0][row : row + 1]), f"{shape} {precision}: pair {row} alone"
-    gpu.forget_pyramids()
+    forget_work()
     return f"{shape} {precision}: the same bits in any batch, with and without graphs"
 
 

@@ -67,5 +67,6 @@ def test_torch_says_in_words_that_main_memory_is_short() -> None:
         torch.empty(2**58, dtype=torch.uint8)
     assert is_out_of_memory(refused.value)
     assert is_out_of_memory(MemoryError())
+    assert is_out_of_memory(RuntimeError("Triton Error [CUDA]: out of memory"))
     assert not is_out_of_memory(RuntimeError("no such voxel"))
     assert not is_out_of_memory(ValueError("not enough memory of the past"))

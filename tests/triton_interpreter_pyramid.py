@@ -20,6 +20,7 @@ from triton_reg.ops.level_settings import LevelSettings
 from triton_reg.ops.pyramid_settings import PyramidSettings
 from triton_reg.ops.register_pyramid import register_pyramid_reference, stored_pyramid
 from triton_reg.ops.resize import Shape, resize_reference
+from triton_reg.ops.work_memory import forget_work, kept_keys
 
 # lanes that a mask switches off still compute, on whatever they hold
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -44,9 +45,14 @@ def stored(levels: list[Tensor], settings: PyramidSettings) -> list[Tensor]:
     return gpu.stored_levels(levels, settings)
 
 
+def kept_batches() -> list[tuple[int, ...]]:
+    """Of the pyramids that stay ready, the oldest first."""
+    return [key[2] for key in kept_keys() if isinstance(key, tuple) and key[0] == "pyramid"]
+
+
 @pytest.fixture(autouse=True)
 def no_pyramids_of_other_tests() -> None:
-    gpu.forget_pyramids()
+    forget_work()
 
 
 def test_a_pyramid_is_the_definition() -> None:
@@ -73,7 +79,7 @@ def test_the_schedule_changes_no_bit(settings: PyramidSettings) -> None:
         assert torch.equal(alone[0], found[row : row + 1])
         assert torch.equal(alone[1], entropy[row : row + 1])
     # one kept for single pairs, whichever they are, and one for the schedule that was given
-    assert [batches for _, batches, *_ in gpu._PYRAMIDS] == [(2, 4), (1, 1)]
+    assert kept_batches() == [(2, 4), (1, 1)]
 
 
 def test_kept_pyramids_serve_features_that_lie_elsewhere() -> None:
@@ -85,16 +91,8 @@ def test_kept_pyramids_serve_features_that_lie_elsewhere() -> None:
         for side, row in ((fixed, 2), (moving, 0))
     ]
     alone, _ = gpu.register_pyramid(*others, torch.zeros(1, 2, dtype=torch.int64), 3, TINY)
-    assert len(gpu._PYRAMIDS) == 1
+    assert kept_batches() == [(1, 1)]
     assert torch.equal(alone, whole)
-
-
-def test_the_oldest_pyramid_makes_room() -> None:
-    levels = stored(pyramid(1, 1), TINY)
-    plans = gpu.level_plans(levels, 3, TINY)
-    for pairs in range(1, 7):
-        gpu._pyramid(plans, (pairs, pairs), levels[0].device, graphs=False)
-    assert [batches[0] for _, batches, *_ in gpu._PYRAMIDS] == [3, 4, 5, 6]
 
 
 def test_what_inference_mode_made_works_outside_of_it() -> None:

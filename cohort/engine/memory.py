@@ -7,8 +7,11 @@ import torch
 
 Item = TypeVar("Item")
 Row = TypeVar("Row")
-# how torch says so of main memory, for which it has no class of its own
-_SENTENCES = ("not enough memory", "can't allocate memory", "Cannot allocate memory")
+# how torch says so of main memory, for which it has no class of its own, and CUDA and triton of a
+# device's, past torch's
+_SENTENCES = (
+    "not enough memory", "can't allocate memory", "Cannot allocate memory", "out of memory",
+)  # fmt: skip
 
 
 def is_out_of_memory(error: BaseException) -> bool:

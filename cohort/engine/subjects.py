@@ -13,6 +13,7 @@ from cohort.engine.budgets import Budgets
 from cohort.engine.scan import Scan
 from cohort.errors import SubjectError
 from triton_reg import Features
+from triton_reg.ops.work_memory import forget_work
 
 Timer = Callable[[str], AbstractContextManager[None]]
 
@@ -107,6 +108,7 @@ class Subjects:
         self._ready.shrink(0)
         if self._device.type == "cuda":
             self._host.shrink(0)  # what has just come from the device
+            forget_work()
             torch.cuda.empty_cache()
 
     def _prepare(self, subject_id: str) -> Prepared | SubjectError:

@@ -8,8 +8,9 @@ The host looks whether any pair goes on, and never at the iterations that are ru
 # pyright: reportArgumentType=false
 # (triton annotates its language for its own compiler, not for a type checker)
 
+import math
 import threading
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -27,9 +28,9 @@ from triton_reg.ops._triton.layout import FUSED, Shape
 from triton_reg.ops._triton.reduction import chunks, reduce_chunks
 from triton_reg.ops._triton.stop_kernel import stop_kernel
 from triton_reg.ops.advance import Moments, StepSettings
+from triton_reg.ops.work_memory import kept_work
 
 _ITERATIONS = 10  # to a graph
-_KEPT = 4  # shapes, settings or batch sizes that stay ready
 
 
 class Squares(NamedTuple):
@@ -122,6 +123,12 @@ class DescentPlan:
     settings: StepSettings
     tolerance: float
     patience: int
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the vectors, their gradient and direction, both moments, and weights."""
+        fields = 5 * 3 + self.weighted
+        return 4 * fields * self.pairs * math.prod(self.fixed_shape)
 
 
 class DescentChain:
@@ -232,17 +239,10 @@ class _Look:
         return bool(self._live.any())
 
 
-_CHAINS: OrderedDict[tuple, DescentChain] = OrderedDict()
 _LOCK = threading.Lock()
 
 
 def _chain(plan: DescentPlan, device: torch.device, graphs: bool) -> DescentChain:
-    """The chain that is kept for these arguments and the current stream, or a new one."""
-    stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
-    key = (plan, device, stream, graphs)
-    if key not in _CHAINS:
-        while len(_CHAINS) >= _KEPT:
-            _CHAINS.popitem(last=False)
-        _CHAINS[key] = DescentChain(plan, device, graphs)
-    _CHAINS.move_to_end(key)
-    return _CHAINS[key]
+    """The chain that is kept for these arguments, or a new one."""
+    key = ("descent", plan, graphs)
+    return kept_work(key, plan.size_bytes, device, lambda: DescentChain(plan, device, graphs))

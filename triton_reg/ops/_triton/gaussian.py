@@ -9,7 +9,7 @@ a launch an axis.
 # pyright: reportOperatorIssue=false, reportReturnType=false
 # (triton annotates its language for its own compiler, not for a type checker)
 
-from functools import lru_cache
+from functools import cache
 
 import torch
 import triton
@@ -160,7 +160,7 @@ def radii(sigmas: Sigmas) -> tuple[int, int, int]:
     return depth, height, width
 
 
-@lru_cache(maxsize=64)
+@cache  # never let go: captured launches hold its address alone
 @torch.inference_mode(False)
 def taps_on(sigmas: Sigmas, device: torch.device) -> Tensor:
     """Taps ``[3, n]`` of each axis from its centre on, with zeros behind."""

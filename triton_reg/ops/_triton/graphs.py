@@ -27,6 +27,8 @@ class Captured:
             mode = "thread_local"
             with torch.cuda.graph(self._graph, stream=stream, capture_error_mode=mode):
                 self._outputs = launch()
+        except torch.OutOfMemoryError:
+            raise  # whoever asked may do with less
         except RuntimeError as error:
             raise RuntimeError(f"{what} could not be captured as a CUDA graph: {error}") from error
 

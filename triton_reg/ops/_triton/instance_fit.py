@@ -9,8 +9,8 @@ call; it finds the probabilities by their address.
 # pyright: reportArgumentType=false
 # (triton annotates its language for its own compiler, not for a type checker)
 
+import math
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -23,10 +23,10 @@ from triton_reg.ops._triton.graphs import Captured
 from triton_reg.ops._triton.layout import FUSED, Shape
 from triton_reg.ops.instance_fit import FitSettings
 from triton_reg.ops.lattice import Vector
+from triton_reg.ops.work_memory import kept_work
 
 _BLOCK = 128
 _FIRST, _SECOND = 0.9, 0.999  # Adam's decay rates
-_KEPT = 4  # shapes, settings or batch sizes that stay ready
 
 
 class FitPlan(NamedTuple):
@@ -44,6 +44,11 @@ class FitPlan(NamedTuple):
     width: int
     label_step: Vector
     settings: FitSettings
+
+    @property
+    def size_bytes(self) -> int:
+        """Of six fields."""
+        return 4 * 6 * 3 * self.pairs * math.prod(self.points)
 
 
 # memory made in inference mode could not be written outside of it later
@@ -136,17 +141,9 @@ class FitChain:
         return self._fitted, self._parameters
 
 
-_CHAINS: OrderedDict[tuple, FitChain] = OrderedDict()
 _LOCK = threading.Lock()
 
 
 def _chain(plan: FitPlan, device: torch.device) -> FitChain:
-    """The chain that is kept for these arguments and the current stream, or a new one."""
-    stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
-    key = (plan, device, stream)
-    if key not in _CHAINS:
-        while len(_CHAINS) >= _KEPT:
-            _CHAINS.popitem(last=False)
-        _CHAINS[key] = FitChain(plan, device)
-    _CHAINS.move_to_end(key)
-    return _CHAINS[key]
+    """The chain that is kept for these arguments, or a new one."""
+    return kept_work(("fit", plan), plan.size_bytes, device, lambda: FitChain(plan, device))

@@ -147,5 +147,5 @@ def exact_min_convolution(source: Tensor, width: int, curvature: float, target: 
     blocks = triton.cdiv(source.shape[1], lines // width**2)
     exact_kernel[(blocks, len(source))](
         source, target, source.shape[1], curvature, WIDTH=width, ROW=source.shape[2], LINES=lines,
-        num_warps=lines // 32, **FUSED,
+        num_warps=min(lines // 32, 32), **FUSED,
     )  # fmt: skip

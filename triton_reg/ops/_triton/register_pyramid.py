@@ -11,8 +11,8 @@ sizes depend on the volume alone.
 """
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from triton_reg.ops._triton.layout import Shape, addresses, channels_last
 from triton_reg.ops._triton.level_chain import LevelChain, chain_bytes
 from triton_reg.ops._triton.workspace import Arena, LevelPlan, storage_dtype
 from triton_reg.ops.pyramid_settings import PyramidSettings
+from triton_reg.ops.work_memory import kept_work
 
 # |a - b| of two features that are within it can still be stored in fp16
 _LARGEST_FEATURE = 3e4
@@ -30,7 +31,6 @@ _LARGEST_FEATURE = 3e4
 # that rounding flips at a coarse level moves a whole region
 _HALF_LEVELS = 2
 _MEMORY_SHARE = 8  # of a device's memory, one part in so many for the work of a run
-_KEPT_PYRAMIDS = 4  # shapes, settings or batch sizes that stay ready
 
 
 def stored_levels(pyramid: list[Tensor], settings: PyramidSettings) -> list[Tensor]:
@@ -142,12 +142,6 @@ def level_plans(
     )
 
 
-def forget_pyramids() -> None:
-    """Free the memory and the graphs that are kept for the next call."""
-    with _LOCK:
-        _PYRAMIDS.clear()
-
-
 class _Level:
     """A level's chain for so many pairs, and how a batch goes through it."""
 
@@ -192,8 +186,7 @@ class _Pyramid:
         device: torch.device,
         graphs: bool,
     ) -> None:
-        steps = list(zip(plans, batches, strict=True))
-        size_bytes = max(chain_bytes(plan, pairs) for plan, pairs in steps)
+        size_bytes = _work_bytes(plans, batches)
         try:
             memory = torch.empty(size_bytes, dtype=torch.uint8, device=device)
         except torch.OutOfMemoryError as error:
@@ -201,25 +194,25 @@ class _Pyramid:
                 f"VoxelOpt on {plans[0].shape} voxels needs {size_bytes / 2**30:.2f} GiB of work "
                 f"memory on {device} for {batches} pairs a launch, finest level first: {error}"
             ) from error
+        steps = zip(plans, batches, strict=True)
         self.levels = [_Level(plan, pairs, memory, graphs) for plan, pairs in steps]
 
 
-_PYRAMIDS: OrderedDict[tuple, _Pyramid] = OrderedDict()
 _LOCK = threading.Lock()
 
 
 def _pyramid(
     plans: tuple[LevelPlan, ...], batches: tuple[int, ...], device: torch.device, graphs: bool
 ) -> _Pyramid:
-    """The pyramid that is kept for these arguments and the current stream, or a new one."""
-    stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
-    key = (plans, batches, device, graphs, stream)
-    if key not in _PYRAMIDS:
-        while len(_PYRAMIDS) >= _KEPT_PYRAMIDS:
-            _PYRAMIDS.popitem(last=False)
-        _PYRAMIDS[key] = _Pyramid(plans, batches, device, graphs)
-    _PYRAMIDS.move_to_end(key)
-    return _PYRAMIDS[key]
+    """The pyramid that is kept for these arguments, or a new one."""
+    key = ("pyramid", plans, batches, graphs)
+    made = partial(_Pyramid, plans, batches, device, graphs)
+    return kept_work(key, _work_bytes(plans, batches), device, made)
+
+
+def _work_bytes(plans: tuple[LevelPlan, ...], batches: tuple[int, ...]) -> int:
+    """Of the memory that the levels share."""
+    return max(chain_bytes(plan, pairs) for plan, pairs in zip(plans, batches, strict=True))
 
 
 def _fill(target: Tensor, values: Tensor) -> None:
