@@ -204,6 +204,20 @@ def test_a_pair_stops_by_itself_and_says_why() -> None:
     assert (extras["gradient_ratio"] > 0).all()
 
 
+def test_where_torch_sums_pairs_are_solved_one_by_one_on_a_gpu() -> None:
+    card, host = torch.device("cuda"), torch.device("cpu")
+    together = QUICK.pairs_at_once(card)
+    assert together > 1 == QUICK.pairs_at_once(host)
+    assert replace(QUICK, transform="freeform").pairs_at_once(card) == together
+    for other in (
+        replace(QUICK, transform="svf"),
+        replace(QUICK, first="affine"),
+        replace(QUICK, regularisers=Regularisers(bending=0.1)),
+        replace(QUICK, diagnose=True),
+    ):
+        assert other.pairs_at_once(card) == 1
+
+
 def test_outside_the_masks_nothing_is_compared() -> None:
     fixed = textured(3)
     moving = torch.roll(fixed, (2, -1, 1), dims=(0, 1, 2))

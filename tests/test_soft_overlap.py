@@ -9,7 +9,7 @@ from torch import Tensor
 
 from triton_reg import Displacement
 from triton_reg.metrics.overlap import label_counts, overlap_measures
-from triton_reg.metrics.soft_overlap import soft_label_counts
+from triton_reg.metrics.soft_overlap import soft_label_counts, soft_label_counts_reference
 from triton_reg.ops.resize import Shape
 from triton_reg.ops.warp import warp_reference
 
@@ -66,6 +66,17 @@ def test_it_is_the_overlap_of_structures_warped_one_by_one() -> None:
         ours = (fixed == label).double()
         expected = [ours.sum().item(), warped.sum().item(), (ours * warped).sum().item()]
         assert found[:, label].tolist() == pytest.approx(expected, rel=1e-9, abs=1e-9)
+
+
+def test_parts_in_whole_units_add_up_in_any_order() -> None:
+    maps = parcels(SHAPE, 0)[0, 0], parcels(MOVING, 1)[0, 0]
+    given = wavy(4.0, MOVING).vectors[0], torch.ones(SHAPE, dtype=torch.bool), 9
+    exact = soft_label_counts_reference(*maps, *given)
+    rounded = soft_label_counts_reference(*maps, *given, units=2**10)
+    assert torch.equal(rounded * 2**10, (rounded * 2**10).round())
+    assert not torch.equal(exact * 2**10, (exact * 2**10).round())
+    # eight parts a voxel, each off by half a unit at most
+    assert (rounded - exact).abs().max() <= 4 * maps[0].numel() / 2**10
 
 
 def test_only_the_mask_counts_and_nan_goes_nowhere() -> None:

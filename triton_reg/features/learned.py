@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from triton_reg.features.architecture import Architecture
 from triton_reg.features.intensity import Window, windowed
 from triton_reg.features.local import LocalContrast
+from triton_reg.features.repeatable import repeatable
 from triton_reg.ops.blocks import block_means, continued, reblocked
 from triton_reg.ops.checks import check_spacing
 from triton_reg.ops.mind_ssc import mind_ssc
@@ -119,7 +120,7 @@ class LearnedFeatures:
         network = self._network.to(volume.device)
         seen, inside = self._coarsened(volume.float(), (mask > 0).float())
         inputs = network_inputs(self.architecture, seen, inside, self.window)
-        with torch.no_grad():
+        with torch.no_grad(), repeatable():
             subjects = [network(one) for one in inputs.split(1)]
         levels = [torch.cat(parts) for parts in zip(*subjects, strict=True)]
         levels = masked_levels(self.levels, self._on_volume(levels), mask)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from triton_reg.features.intensity import Window, windowed
+from triton_reg.features.repeatable import repeatable
 from triton_reg.weights import Weights
 
 
@@ -85,10 +86,12 @@ class NetworkFeatures:
             TypeError: if the network returns no floating tensor.
             ValueError: if what it returns has another shape than features, or is not finite.
         """
+        if not self.trainable:  # it is our own copy
+            self.network.to(volume.device)
         inside = windowed(volume, mask, self.window)
         known = next(self.network.parameters(), None)
         inside = inside if known is None else inside.to(known.dtype)
-        with torch.set_grad_enabled(self.trainable and torch.is_grad_enabled()):
+        with torch.set_grad_enabled(self.trainable and torch.is_grad_enabled()), repeatable():
             features = torch.cat([_checked(self.network(one), one) for one in inside.split(1)])
         return features * (mask > 0)
 

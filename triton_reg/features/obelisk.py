@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from triton_reg.features.conv_units import seeded
 from triton_reg.features.intensity import Window, windowed
+from triton_reg.features.repeatable import repeatable
 from triton_reg.weights import Weights, load_weights
 
 # where the outermost feature points lie, and what a normalised position means to the sampler:
@@ -136,7 +137,7 @@ class Obelisk:
     def __call__(self, volume: Tensor, mask: Tensor) -> Tensor:
         """Features ``[N, C, D // step, H // step, W // step]`` of a volume in source units."""
         network, volume = self._network.to(volume.device), volume.float()
-        if self.clip:
-            return network(windowed(volume, mask, self.window))
         low, high = self.window
-        return network((volume - low) / (high - low))
+        inputs = windowed(volume, mask, self.window) if self.clip else (volume - low) / (high - low)
+        with repeatable():
+            return network(inputs)

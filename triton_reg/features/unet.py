@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from triton_reg.features.intensity import Window, windowed
+from triton_reg.features.repeatable import repeatable
 from triton_reg.ops.blocks import continued
 from triton_reg.weights import Weights, load_weights
 
@@ -78,7 +79,9 @@ class SegmentationUNet:
         unit = 2**_HALVINGS
         padded = continued(windowed(volume, mask, self.window), (unit, unit, unit))
         depth, height, width = volume.shape[2:]
-        return forward(padded, self.weights.tensors)[..., :depth, :height, :width] * (mask > 0)
+        with repeatable():
+            features = forward(padded, self.weights.tensors)
+        return features[..., :depth, :height, :width] * (mask > 0)
 
 
 def forward(volume: Tensor, weights: Mapping[str, Tensor]) -> Tensor:

@@ -121,7 +121,7 @@ def descend(
     first, last = parameters.new_zeros(count), parameters.new_zeros(count)
     for iteration in range(iterations):
         force = _pulled(problem, parametrisation, parameters, active)
-        length = force.gradient.flatten(1).norm(dim=1)
+        length = _lengths(force.gradient)
         first = length if iteration == 0 else first
         last = torch.where(active, length, last)
         done += active
@@ -133,6 +133,11 @@ def descend(
             break
         parameters = advance(parameters, force.gradient, moments, step, active)
     return Course(parameters, moments, done, ~active, loss, last / first)
+
+
+def _lengths(gradients: Tensor) -> Tensor:
+    """``[B]``; pair by pair, as the order of a sum may depend on how many there are."""
+    return torch.cat([one.flatten(1).norm(dim=1) for one in gradients.split(1)])
 
 
 def _replayed(

@@ -205,7 +205,7 @@ class DIO:
             last gradient over that of the first); with ``diagnose`` also ``step_cosine``.
         """
         check_prompts("DIO", prompts, pairs)
-        at_once = 1 if prompts is not None or fixed[0].is_cpu else _PAIRS_AT_ONCE
+        at_once = 1 if prompts is not None else self.pairs_at_once(fixed[0].device)
         found = []
         for row, some in enumerate(pairs.split(at_once)):
             target, source = (
@@ -218,6 +218,16 @@ class DIO:
         extras = {name: torch.cat([one[name] for one in courses]) for name in courses[0]}
         shapes = grid_shape(fixed[-1]), grid_shape(moving[-1])
         return Result(Displacement(torch.cat(vectors), *shapes), extras)
+
+    def pairs_at_once(self, device: torch.device) -> int:
+        """How many pairs without prompts are solved together.
+
+        Where torch's own sums and products decide, whose order may depend on how many there are,
+        pairs are solved one by one: a batch must not change a pair's bits.
+        """
+        is_fused = self.transform in ("freeform", "diffeomorphic") and self.first is None
+        is_plain = is_fused and self.regularisers == Regularisers() and not self.diagnose
+        return _PAIRS_AT_ONCE if is_plain and device.type != "cpu" else 1
 
     def feature_levels(self, features: Features) -> list[Tensor]:
         """What is compared on each level, coarsest first: ``[N, C, d, h, w]``."""

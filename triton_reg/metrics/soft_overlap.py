@@ -8,6 +8,8 @@ from torch import Tensor
 from triton_reg.displacement import Displacement
 from triton_reg.ops.operators import array, has_kernel
 
+_UNITS = 2**26  # a part's, where parts are counted in an order that is not ours to choose
+
 
 def soft_label_counts(
     fixed_labels: Tensor,
@@ -46,7 +48,8 @@ def soft_label_counts(
     vectors = displacement.full()[0]
     maps = fixed_labels[0, 0], moving_labels[0, 0]
     if not vectors.is_cpu or not has_kernel(vectors):
-        return soft_label_counts_reference(*maps, vectors, mask[0, 0], bins)
+        units = None if vectors.is_cpu else _UNITS
+        return soft_label_counts_reference(*maps, vectors, mask[0, 0], bins, units)
     from triton_reg.ops._cpu import soft_overlap as cpu
 
     fixed, moving = map(array, maps)
@@ -56,10 +59,23 @@ def soft_label_counts(
 
 
 def soft_label_counts_reference(
-    fixed: Tensor, moving: Tensor, vectors: Tensor, mask: Tensor, bins: int
+    fixed: Tensor,
+    moving: Tensor,
+    vectors: Tensor,
+    mask: Tensor,
+    bins: int,
+    units: int | None = None,
 ) -> Tensor:
-    """Plain torch definition of :func:`soft_label_counts`, for maps and a mask ``[D, H, W]``,
-    ``vectors [3, D, H, W]`` and the label values below ``bins``."""
+    """Plain torch definition of :func:`soft_label_counts`.
+
+    Args:
+        fixed, moving: label maps ``[D, H, W]``.
+        vectors: ``[3, D, H, W]``.
+        mask: of the fixed map's shape.
+        bins: one above the largest label value.
+        units: of a voxel, to which parts are rounded: whole numbers add up to the same in any
+            order. Not rounded if None.
+    """
     counted = fixed[mask].long()
     counts = vectors.new_zeros(3, bins, dtype=torch.float64)
     counts[0] = torch.bincount(counted, minlength=bins)
@@ -73,9 +89,11 @@ def soft_label_counts_reference(
             weight = torch.where(inside, weight * (1 - (place - index).abs()), 0)
             indices.append(torch.where(inside, index, 0).long())
         label = moving[indices[0], indices[1], indices[2]].long()
-        part = weight.double()
+        part = weight.double() if units is None else (weight.double() * units).round()
         counts[1] += torch.bincount(label, part, minlength=bins)
         counts[2] += torch.bincount(label, part * (label == counted), minlength=bins)
+    if units is not None:
+        counts[1:] /= units
     return counts
 
 
