@@ -174,8 +174,9 @@ def test_cards_that_are_not_there_are_refused(text: str) -> None:
 def test_a_run_on_gpus_has_one_worker_a_card(monkeypatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     assert on_cards(Team(16), "cuda", None) == Team(gpus=(0, 1))
-    for asked in (Team(3), Team(gpus=(1,)), Team(scheduler="tls://node:1")):
-        assert on_cards(asked, "cuda", 3) == asked
+    assert on_cards(Team(3), "cuda", 3) == Team(gpus=(0, 1, 0))
+    for asked in (Team(1), Team(gpus=(1,)), Team(scheduler="tls://node:1")):
+        assert on_cards(asked, "cuda", 1) == asked
         assert on_cards(asked, "cpu", None) == asked
     assert on_cards(Team(gpus=(1,)), "cuda", None) == Team(gpus=(1,))
 

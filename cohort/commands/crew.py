@@ -1,6 +1,7 @@
 """Who works on a run, and on what device, as the command line says it."""
 
 from dataclasses import dataclass
+from itertools import cycle, islice
 
 import torch
 
@@ -76,11 +77,14 @@ def device_of(asked: str | None, team: Team = PLAIN, *, here: bool = True) -> De
 
 
 def on_cards(team: Team, device: Device | None, workers: int | None) -> Team:
-    """One worker a card for a run on GPUs, unless the workers were asked for.
+    """For a run on GPUs, a card for each worker: one a card, or as many as were asked for, in turn.
+
+    One worker, or none but this process, takes the first card.
 
     Raises:
         UsageError: ``E_DEVICE`` if there is no card.
     """
-    if device == "cuda" and workers is None and team.scheduler is None and not team.gpus:
-        return Team(gpus=parse_gpus("all", torch.cuda.device_count()))
-    return team
+    if device != "cuda" or team.scheduler is not None or team.gpus or workers in (0, 1):
+        return team
+    cards = parse_gpus("all", torch.cuda.device_count())
+    return Team(gpus=cards if workers is None else tuple(islice(cycle(cards), workers)))

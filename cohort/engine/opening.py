@@ -15,6 +15,7 @@ class Opening:
         run_dir: the run.
         store: where its cohort is now.
         workers: that share a machine's memory; of a given scheduler they are counted once there.
+        on_one_card: of these, how many share a card's.
         batch: pairs that are registered at once; None for what the device takes.
         keep_features: whether features are kept in the store, and taken from there.
         trust_code: whether code that the method's settings name may be run.
@@ -26,6 +27,7 @@ class Opening:
     run_dir: Path
     store: Where
     workers: int = 1
+    on_one_card: int = 1
     batch: int | None = None
     keep_features: bool = False
     trust_code: bool = False
@@ -38,6 +40,7 @@ class Opening:
             self.run_dir,
             self.store,
             self.workers,
+            self.on_one_card,
             trust_code=self.trust_code,
             batch=self.batch,
         )

@@ -153,6 +153,7 @@ def _opening(
         run_dir=run_dir.resolve(),
         store=store.address,
         workers=max(team.size, 1),
+        on_one_card=team.on_one_card,
         batch=options.batch,
         keep_features=options.keep_features,
         trust_code=options.trust_code,
@@ -171,7 +172,8 @@ def _left(run_dir: Path, spec: RunSpec, lease: Lease, team: Team, *, retry_faile
         set_aside_failed(run_dir)
     done = {tile for tile in committed_tiles(run_dir) if _TILE_ID.fullmatch(tile)}
     subjects, workers = len(spec.subject_ids), max(team.size, 1)
-    fit = subjects_at_hand(spec.measured, workers) if spec.measured else subjects
+    one = spec.measured
+    fit = subjects_at_hand(one, workers, team.on_one_card) if one else subjects
     return tiles_of(run_dir, spec, panel_width(subjects, workers, fit)).without(done)
 
 

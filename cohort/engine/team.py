@@ -1,5 +1,6 @@
 """Who works on a run: this process, processes of this machine, or those of a Dask scheduler."""
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,6 +33,11 @@ class Team:
     def size(self) -> int:
         """Workers that are started here."""
         return len(self.gpus) or self.workers
+
+    @property
+    def on_one_card(self) -> int:
+        """Workers that share a card, where they share most."""
+        return max(Counter(self.gpus).values(), default=1)
 
     def no_more_than(self, tiles: int) -> "Team":
         """The team without workers here that would find nothing to do."""

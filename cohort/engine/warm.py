@@ -9,6 +9,7 @@ from cohort.data.one_thread import one_thread
 from cohort.engine.measure import measure_pair
 from cohort.engine.registered_pair import RegisteredPair
 from cohort.engine.scan import Scan
+from cohort.engine.subjects import scan_to
 from cohort.engine.workbench import Workbench
 
 _SHAPE = (32, 32, 32)  # the least that every preset takes
@@ -19,8 +20,8 @@ def warm(workbench: Workbench) -> None:
     """Register and measure a small pair of noise the way the run does; its outcome is forgotten."""
     generator = torch.Generator().manual_seed(0)
     volume = torch.rand(1, 1, *_SHAPE, generator=generator)
-    scan = Scan(volume, torch.ones_like(volume), (3 * volume).int())
-    method, pair = workbench.method, torch.zeros(1, 2, dtype=torch.int32)
+    scan = scan_to(Scan(volume, torch.ones_like(volume), (3 * volume).int()), workbench.device)
+    method, pair = workbench.method, scan.volume.new_zeros(1, 2, dtype=torch.int32)
     grid = Grid.axis_aligned(_SHAPE, (1, 1, 1), (0, 0, 0))
     try:
         with one_thread(), torch.inference_mode():

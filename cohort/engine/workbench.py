@@ -60,11 +60,12 @@ class Workbench:
         run_dir: Path,
         store_path: Where | None = None,
         workers: int = 1,
+        on_one_card: int = 1,
         *,
         trust_code: bool = False,
         batch: int | None = None,
     ) -> "Workbench":
-        """Open a run where it lies; ``workers`` share this machine's memory.
+        """Open a run where it lies; ``workers`` share this machine's memory, some of them a card's.
 
         Raises:
             UsageError: ``E_TRUST`` if the run's settings name code that ``trust_code`` does not
@@ -80,7 +81,8 @@ class Workbench:
             )
         store = CohortStore.open(store_path or spec.store)
         atlas = kept_atlas(run_dir) if spec.atlas else None
-        return cls.of(run_dir, spec, store, atlas, method, workers=workers, batch=batch)
+        given = run_dir, spec, store, atlas, method
+        return cls.of(*given, workers=workers, on_one_card=on_one_card, batch=batch)
 
     @classmethod
     def of(
@@ -92,11 +94,12 @@ class Workbench:
         method: Method,
         *,
         workers: int = 1,
+        on_one_card: int = 1,
         batch: int | None = None,
     ) -> "Workbench":
         """What ``open`` opens, also of a run that is not written down yet."""
         device = chosen_device(spec.device)
-        budgets = budgets_of(device, workers)
+        budgets = budgets_of(device, workers, on_one_card)
         at_once = batch or (_CUDA_BATCH if device.type == "cuda" else 1)
         return cls(run_dir, spec, store, atlas, method, device, budgets, at_once)
 

@@ -205,7 +205,8 @@ def _resume(course: ValidatedTraining, path: Path) -> None:
     if not path.exists():
         return
     try:
-        course.load_state(torch.load(path, weights_only=True))
+        # wherever it was kept; a random state has to stay on the CPU
+        course.load_state(torch.load(path, map_location="cpu", weights_only=True))
     except (OSError, EOFError, RuntimeError, KeyError, ValueError, UnpicklingError) as error:
         raise StorageError(
             "E_CORRUPT", f"{path} is no checkpoint of this training: {error}; remove it"
@@ -235,4 +236,5 @@ def _scored(
     pairs = list(permutations(range(len(names)), 2))
     if len(pairs) > MOST_PAIRS:
         pairs = [pairs[at] for at in sorted(shuffled(len(pairs), task.recipe.seed)[:MOST_PAIRS])]
-    return pair_scores(method, _read(store, names, task), pairs, structures)
+    scans = _read(store, names, task).to(structures.device)
+    return pair_scores(method, scans, pairs, structures)

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import torch
+
 _ASKED = ("power.draw", "clocks.sm", "clocks.mem", "temperature.gpu")
 _COMMAND = ("nvidia-smi", f"--query-gpu={','.join(_ASKED)}", "--format=csv,noheader,nounits")
 _EVERY_S = 0.1
@@ -27,16 +29,18 @@ class CardReadings:
 
 @contextmanager
 def read_card(device: str) -> Iterator[CardReadings]:
-    """Read the first card every tenth of a second until the block ends."""
+    """Read the first card that torch uses, every tenth of a second until the block ends."""
     found = CardReadings()
     if device != "cuda" or shutil.which(_COMMAND[0]) is None:
         yield found
         return
     done = threading.Event()
+    # its number here is another there where only some cards are visible
+    card = f"GPU-{torch.cuda.get_device_properties(0).uuid}"
 
     def watch() -> None:
         while not done.wait(_EVERY_S):
-            found.readings.append(_reading())
+            found.readings.append(_reading(card))
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
@@ -47,9 +51,9 @@ def read_card(device: str) -> Iterator[CardReadings]:
         thread.join()
 
 
-def _reading() -> dict[str, float]:
+def _reading(card: str) -> dict[str, float]:
     shown = subprocess.run(
-        [*_COMMAND, "--id=0"], capture_output=True, text=True, check=False, timeout=10
+        [*_COMMAND, f"--id={card}"], capture_output=True, text=True, check=False, timeout=10
     )
     return parse_reading(shown.stdout)
 
