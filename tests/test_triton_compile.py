@@ -16,6 +16,7 @@ from triton.compiler import ASTSource  # noqa: E402
 from triton_reg.ops._triton import (  # noqa: E402
     box,
     compose,
+    compose_backward,
     cost_entropy,
     coupled_argmin,
     deformation,
@@ -171,6 +172,15 @@ BUILDS = (
         options={"enable_fp_fusion": False},
     ),
     Build(compose.compose_kernel, {"BLOCK": 256}, {"target": "*fp32"}, (61, 79)),
+    Build(
+        compose_backward.compose_backward_kernel,
+        {"BLOCK": 128},
+        {
+            "gradient": "*fp32", "units": "*fp32", "of_first": "*fp32", "of_second": "*i64",
+            "second": "*fp32",
+        },
+        (44, 44),
+    ),
     Build(
         warp.warp_features_kernel,
         {"CP": 16, "HALF": True, "RESIZED": True, "BLOCK": 128},

@@ -3,6 +3,8 @@
 Run by ``test_triton.py``, see ``triton_interpreter.py``.
 """
 
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor
@@ -15,6 +17,7 @@ from triton_oracle import (
     vectors,
 )
 
+from triton_reg.ops import compose as compositions
 from triton_reg.ops._triton import compose as composition
 from triton_reg.ops._triton import warp as warping
 from triton_reg.ops._triton.layout import Lines, channels_last
@@ -38,6 +41,49 @@ def test_composition_and_integration_are_the_definitions(shape: Shape, pairs: in
         velocity = surrounded(second.flatten(2))
         found, _ = composition.integrate(velocity, shape, steps, torch.empty_like(velocity))
         assert_as_good_as_float32(found, lambda v, n=steps: integrate_reference(v, n), second)
+
+
+def gradients(which: int, first: Tensor, second: Tensor, gradient: Tensor) -> Tensor:
+    """Of the definition of a composition, with respect to the first or second."""
+    return torch.func.vjp(compose_reference, first, second)[1](gradient)[which]
+
+
+@cases
+def test_gradients_of_a_composition_are_the_definitions(shape: Shape, pairs: int) -> None:
+    given = [vectors(shape, size, pairs, seed) for size, seed in ((2.5, 8), (1.5, 9), (1e-4, 10))]
+    found = compositions._compose_backward_cuda(*given)
+    for which in range(2):
+        assert_as_good_as_float32(found[which], partial(gradients, which), *given)
+        assert found[which][0].abs().max() > 0
+    alone = compositions._compose_backward_cuda(*(one[-1:].clone() for one in given))
+    for one, whole in zip(alone, found, strict=True):
+        assert torch.equal(one, whole[-1:])
+
+
+def test_the_order_of_voxels_changes_no_gradient() -> None:
+    """All lead to one voxel; from the other end they add up in the other order."""
+    size = 12
+    first = torch.zeros(1, 3, 1, 1, size)
+    first[:, 2] = 5.5 - torch.arange(size)
+    second, gradient = vectors((1, 1, size), 1.0, 1, 3), vectors((1, 1, size), 1.0, 1, 4)
+    _, found = compositions._compose_backward_cuda(first, second, gradient)
+    _, again = compositions._compose_backward_cuda(first, second, gradient.flip(-1))
+    torch.testing.assert_close(found[..., 5], gradient.sum(-1) / 2)
+    assert torch.equal(found, again)
+
+
+@pytest.mark.parametrize("largest", [0.0, 1e-40, 1e30, torch.inf, torch.nan])
+def test_gradients_of_any_size_are_taken(largest: float) -> None:
+    still = torch.zeros(2, 3, 2, 3, 4)
+    gradient = torch.zeros_like(still)
+    gradient[0, 1, 1, 1, 1], gradient[1] = largest, 1
+    of_first, of_second = compositions._compose_backward_cuda(still, still, gradient)
+    assert torch.equal(of_second[1], gradient[1])
+    if largest < torch.inf:
+        torch.testing.assert_close(of_first, gradient)
+        torch.testing.assert_close(of_second, gradient)
+    else:
+        assert of_second[0].isnan().all()
 
 
 @cases

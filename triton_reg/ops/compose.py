@@ -95,7 +95,7 @@ def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> N
 
 def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
     first, second = ctx.saved_tensors
-    if first.device.type == "cpu" and has_kernel(first, second, gradient):
+    if has_kernel(first, second, gradient):
         return _compose_backward(first, second, gradient)
     of_first, of_second = torch.func.vjp(compose_reference, first, second)[1](gradient)
     return of_first, of_second
@@ -107,6 +107,18 @@ def _compose_backward(first: Tensor, second: Tensor, gradient: Tensor) -> tuple[
 
     found = cpu.compose_backward(array(first), array(second), array(gradient))
     return torch.from_numpy(found[0]), torch.from_numpy(found[1])
+
+
+@_compose_backward.register_kernel("cuda")
+def _compose_backward_cuda(
+    first: Tensor, second: Tensor, gradient: Tensor
+) -> tuple[Tensor, Tensor]:
+    from triton_reg.ops._triton import compose_backward as gpu
+
+    flat = (one.flatten(2).contiguous() for one in (first, second, gradient))
+    with torch.cuda.device_of(first):
+        found = gpu.compose_backward(*flat, grid_shape(first))
+    return found[0].view(first.shape), found[1].view(second.shape)
 
 
 @_compose_backward.register_fake
