@@ -20,7 +20,7 @@ from triton_reg import Displacement, Features, Prompts, Result
 from triton_reg.features.intensity import windowed
 from triton_reg.features.network import network_digest
 from triton_reg.losses import roughness, soft_dice
-from triton_reg.method import refuse_prompts
+from triton_reg.methods.checks import refuse_prompts
 from triton_reg.ops.resize import grid_shape
 from triton_reg.ops.warp import warp
 from triton_reg.training.augment import random_affine, transformed

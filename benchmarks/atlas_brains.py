@@ -23,7 +23,6 @@ Rows are written to ``benchmarks/results/atlas_brains.csv``.
 # ruff: noqa: T201
 
 import argparse
-import csv
 import datetime
 import json
 import statistics
@@ -38,6 +37,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.results_table import renewed
 from cohort.config.atlas import AtlasSettings
 from cohort.config.sums import SumSettings
 from cohort.data.nifti import read_nifti, write_nifti
@@ -76,13 +76,11 @@ def main() -> None:
     arguments = parser.parse_args()
     store = CohortStore.open(arguments.store)
     date = datetime.datetime.now(datetime.UTC).date().isoformat()
-    with RESULTS.open("w", newline="") as file, tempfile.TemporaryDirectory() as folder:
-        writer = csv.writer(file)
-        writer.writerow(("template", "measure", "value", "cpu", "date"))
+    columns = ("template", "measure", "value", "cpu", "date")
+    with renewed(RESULTS, columns) as add, tempfile.TemporaryDirectory() as folder:
         for row in measured(store, Path(folder), arguments):
             print(*row, sep="  ", flush=True)
-            writer.writerow((*row[:2], f"{row[2]:.5f}", cpu_name(), date))
-            file.flush()
+            add((*row[:2], f"{row[2]:.5f}", cpu_name(), date))
 
 
 def measured(store: CohortStore, folder: Path, arguments: argparse.Namespace) -> Iterator[Row]:

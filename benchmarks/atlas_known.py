@@ -16,7 +16,6 @@ Rows are written to ``benchmarks/results/atlas_known.csv``.
 # ruff: noqa: T201
 
 import argparse
-import csv
 import datetime
 import tempfile
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.results_table import renewed
 from cohort.config.atlas import AtlasSettings
 from cohort.config.method import MethodConfig
 from cohort.data.ingest import IngestSettings, ingest
@@ -50,13 +50,12 @@ def main() -> None:
     subjects = parser.parse_args().subjects
     settings = SynthSettings(subjects=subjects, shape=(96, 108, 96), spacing_mm=1.6667)
     date = datetime.datetime.now(datetime.UTC).date().isoformat()
-    with RESULTS.open("w", newline="") as file, tempfile.TemporaryDirectory() as folder:
-        writer = csv.writer(file)
-        writer.writerow(("start", "subjects", "error_voxels", "worst_voxels", "cpu", "date"))
+    columns = ("start", "subjects", "error_voxels", "worst_voxels", "cpu", "date")
+    with renewed(RESULTS, columns) as add, tempfile.TemporaryDirectory() as folder:
         for start, mean, worst in measured(Path(folder), settings):
             row = (start, subjects, f"{mean:.4f}", f"{worst:.4f}", cpu_name(), date)
             print(*row, sep="  ", flush=True)
-            writer.writerow(row)
+            add(row)
 
 
 def measured(

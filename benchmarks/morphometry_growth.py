@@ -20,7 +20,6 @@ Rows are written to ``benchmarks/results/morphometry_growth.csv``.
 # ruff: noqa: T201
 
 import argparse
-import csv
 import datetime
 import tempfile
 import time
@@ -32,6 +31,7 @@ import numpy as np
 import polars as pl
 
 from benchmarks.growing_population import BALL_LABEL, GrowingPopulation, Growth
+from benchmarks.results_table import renewed
 from cohort.config.atlas import AtlasSettings
 from cohort.config.method import method_config
 from cohort.data.store import CohortStore
@@ -59,21 +59,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--methods", default="voxelopt")
     parser.add_argument("--cases", default=",".join(CASES))
-    parser.add_argument("--append", action="store_true", help="keep the rows that are there")
     asked = parser.parse_args()
     date = datetime.datetime.now(datetime.UTC).date().isoformat()
-    with RESULTS.open("a" if asked.append else "w", newline="") as file:
-        writer = csv.writer(file)
-        if not asked.append:
-            writer.writerow(("case", "method", "measure", "value", "cpu", "date"))
+    columns = ("case", "method", "measure", "value", "cpu", "date")
+    with renewed(RESULTS, columns, keys=2) as add:
         for method in asked.methods.split(","):
             for case in asked.cases.split(","):
                 with tempfile.TemporaryDirectory() as folder:
                     for name, value in measured(CASES[case], method, Path(folder)):
                         print(case, method, name, f"{value:.5f}", sep="  ", flush=True)
-                        row = (case, method, name, f"{value:.5f}", cpu_name(), date)
-                        writer.writerow(row)
-                        file.flush()
+                        add((case, method, name, f"{value:.5f}", cpu_name(), date))
 
 
 def measured(

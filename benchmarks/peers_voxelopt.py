@@ -58,5 +58,7 @@ def voxelopt(method: VoxelOpt) -> Tool:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 4 or sys.argv[1] not in OURS:
+        raise SystemExit(f"peers.py starts this, with one of {', '.join(OURS)} and two files")
     entry = Entry("triton-reg", sys.argv[1], voxelopt(OURS[sys.argv[1]]))
     serve(entry, Path(sys.argv[2]), Path(sys.argv[3]))

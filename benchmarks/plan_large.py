@@ -9,6 +9,7 @@ row to ``benchmarks/results/plan_large.csv``.
 
 # ruff: noqa: T201
 
+import argparse
 import csv
 import datetime
 import json
@@ -46,6 +47,7 @@ def played_store(folder: Path) -> CohortStore:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0]).parse_args()
     MethodConfig().build()  # imports what a method needs
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -11,6 +11,7 @@ each part that is merged. Medians of five; rows are appended to
 
 # ruff: noqa: T201
 
+import argparse
 import csv
 import datetime
 import statistics
@@ -74,6 +75,7 @@ def measured(folder: Path, watchdog: Watchdog) -> dict[str, float]:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0]).parse_args()
     watchdog, all_ = Watchdog(), []
     for _ in range(REPEATS):
         with tempfile.TemporaryDirectory() as folder:

@@ -120,6 +120,8 @@ def main() -> None:
     parser.add_argument("run", type=Path, nargs="?", help="a run with its events")
     parser.add_argument("--name", default="measured", help="what to call its constants")
     asked = parser.parse_args()
+    if asked.run and not (asked.run / "events.jsonl").is_file():
+        parser.error(f"{asked.run} is no run with events")
     cases = [Case("assumed GPU", ASSUMED)]
     if asked.run:
         cases.append(Case(asked.name, costs_of(asked.run, ASSUMED.subject_bytes)))

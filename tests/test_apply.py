@@ -17,6 +17,7 @@ from small_run import damage, planned
 from cohort.data.store import CohortStore
 from cohort.engine.workbench import Workbench
 from cohort.studies.apply import Task
+from cohort.studies.apply_to_all import RECORD, apply_to_all
 from cohort.studies.native_space import Route, native_pair
 from triton_reg import Displacement, Result
 
@@ -203,7 +204,8 @@ def test_atlas_labels_arrive_on_every_subject_with_a_table_of_volumes(
     assert shown.code == 0
     assert shown.out.count("resamples images of") == 2
     written = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert written == [f"{B}_labels_on_{A}.nii.gz", f"{B}_labels_on_{C}.nii.gz", "volumes.csv"]
+    images = [f"{B}_labels_on_{A}.nii.gz", f"{B}_labels_on_{C}.nii.gz"]
+    assert written == sorted([*images, "applied.jsonl", "volumes.csv"])
     volumes = pl.read_csv(tmp_path / "out" / "volumes.csv")
     assert volumes.columns == ["subject", "label", "name", "voxels", "volume_mm3"]
     assert volumes["subject"].to_list() == [A] * 3 + [C] * 3
@@ -224,6 +226,37 @@ def test_an_atlas_from_outside_the_cohort_is_applied_like_a_subject(
     assert f"resamples images of atlas onto {A}" in shown.out
     found, own = (nib.load(path) for path in (tmp_path / "l.nii.gz", run.image("labels", A)))
     assert overlap(found.get_fdata(), own.get_fdata(), 2) > 0.7
+
+
+def test_a_stopped_command_goes_on_and_another_is_refused(
+    cohort: Cohort, run: Run, tmp_path: Path
+) -> None:
+    atlas = planned(tmp_path / "atlas_run", run.workbench.store, f"atlas:{B}")
+    labels, out = run.image("labels", B), tmp_path / "out"
+    given = Workbench.open(atlas), [(A, B), (C, B)], Task("labels", labels), out
+
+    def stop(done: int, total: int, failed: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        apply_to_all(*given, stop)
+    first = out / f"{B}_labels_on_{A}.nii.gz"
+    with (out / RECORD).open("a") as record:
+        record.write('{"fixed": ')  # where a machine stopped
+    stamp = first.stat().st_mtime_ns
+    found = apply_to_all(*given)
+    assert first.stat().st_mtime_ns == stamp
+    assert set(found.done) == {A, C}
+    whole = apply_to_all(*given[:3], tmp_path / "whole")
+    assert found.done[A].direction == whole.done[A].direction
+    same = ((one / "volumes.csv").read_bytes() for one in (out, tmp_path / "whole"))
+    assert next(same) == next(same)
+    first.unlink()  # by whoever did not like it
+    assert apply_to_all(*given).done.keys() == found.done.keys()
+    assert first.is_file()
+    shown = cohort("apply", atlas, "--labels", labels, "--interpolation", "linear", "--out", out)
+    assert shown.code == 2
+    assert "holds what came of another file or run" in shown.err
 
 
 def test_a_subject_that_fails_leaves_the_others(cohort: Cohort, run: Run, tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from cohort.data.store import CohortStore
 from cohort.engine.choices import PlanSettings
 from cohort.engine.plan import open_run
 from cohort.engine.workbench import Workbench
-from cohort.studies.apply import Task, apply, apply_to_all
+from cohort.studies.apply import Task, apply
+from cohort.studies.apply_to_all import apply_to_all
 from cohort.studies.export import export
 from cohort.studies.native_space import Route, native_pair, pairs_with
 

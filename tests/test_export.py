@@ -128,6 +128,9 @@ def test_bids_has_its_names_and_says_who_is_who(run: Workbench, tmp_path: Path) 
 def test_bids_labels_are_letters_and_digits_and_stay_apart() -> None:
     assert bids_label("sub-01_ses-2.x") == "01ses2x"
     bids_image = Path("sub-01_ses-2_T2w.nii.gz")
+    of_session = transform_stem("sub-01_ses-2", "sub-01_ses-1", bids_image, inverse=False)
+    name = "sub-01_ses-2_from-01ses1_to-T2w_mode-image"
+    assert of_session == f"sub-01/ses-2/anat/{name}"
     stem = transform_stem("sub-01", "IXI_7", bids_image, inverse=False)
     assert stem == "sub-01/anat/sub-01_from-IXI7_to-T2w_mode-image"
     with pytest.raises(UsageError, match="makes sub-ab of 'a_b' as of 'a-b'"):

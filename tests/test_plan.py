@@ -102,8 +102,9 @@ def test_a_run_opens_again_as_it_was_planned(store: CohortStore, tmp_path: Path)
             r"window was not given, now \(1.0, 99.0\); radius was not given, now 2",
         ),
         ({"method": method_config("voxelopt", None, ["preset=paper"])}, "now paper"),
+        ({"method": method_config("dio", None, [])}, "method was voxelopt, now dio"),
     ],
-    ids=["pairs", "seed", "tile size", "settings", "preset"],
+    ids=["pairs", "seed", "tile size", "settings", "preset", "method"],
 )
 def test_another_plan_is_refused_by_what_differs(
     store: CohortStore, tmp_path: Path, asked: dict, message: str

@@ -173,11 +173,12 @@ def test_without_labels_mind_trains_and_nothing_is_scored(
     arguments = ("train", bare.path, tmp_path / "out", "--steps", 2, "--folds", 2, *QUICK)
     refused = cohort(*arguments)
     assert refused.code == 2
-    assert "--supervision labels needs labels of every subject; 3 have none" in refused.err
-    shown = cohort(*arguments[:2], tmp_path / "other", *arguments[3:], "--supervision", "mind")
+    assert "--supervision labels needs labels of every subject; 5 have none" in refused.err
+    assert not (tmp_path / "out").exists()
+    shown = cohort(*arguments, "--supervision", "mind")
     assert shown.code == 0, shown.err
     assert "no labels to score" in shown.out
-    page = (tmp_path / "other" / "report" / "index.html").read_text()
+    page = (tmp_path / "out" / "report" / "index.html").read_text()
     assert "There are no pairs with labels to score" in page
 
 

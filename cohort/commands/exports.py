@@ -10,8 +10,9 @@ from cohort.commands.export_text import say_applied, say_exported
 from cohort.engine.workbench import Workbench
 from cohort.errors import UsageError
 from cohort.options import Fixed, Json, Kept, Moving, Run, StoreMoved, TrustCode, Via, local_path
-from cohort.studies.apply import Applied, Task, apply_to_all
+from cohort.studies.apply import Applied, Task
 from cohort.studies.apply import apply as apply_one
+from cohort.studies.apply_to_all import apply_to_all
 from cohort.studies.export import FORMATS, export
 from cohort.studies.native_space import Route, pairs_with
 

@@ -18,6 +18,7 @@ class Inventory:
 
     digest: sha256 over the grid and every subject's name and content. has_labels, has_masks,
     has_truth: whether any subject has labels, a mask, or a known displacement to the template.
+    unlabelled: whose records can be read and tell of no labels.
     unreadable: why a record cannot be read, by subject.
     """
 
@@ -26,6 +27,7 @@ class Inventory:
     has_labels: bool
     has_masks: bool
     has_truth: bool
+    unlabelled: tuple[str, ...]
     unreadable: dict[str, SubjectError]
 
     @classmethod
@@ -51,5 +53,6 @@ class Inventory:
             any("labels" in described for described in arrays.values()),
             any("mask" in described for described in arrays.values()),
             any("to_template" in described for described in arrays.values()),
+            tuple(name for name, described in arrays.items() if "labels" not in described),
             unreadable,
         )

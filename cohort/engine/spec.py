@@ -108,7 +108,7 @@ def differences(existing: RunSpec, asked: RunSpec) -> Iterator[str]:
     """What a user would have to change to get the plan that is there."""
     before, now = _choices(existing), _choices(asked)
     for name in before:
-        if before[name] != now[name]:
+        if name in now and before[name] != now[name]:  # another method has other settings
             yield f"{name} was {before[name]}, now {now[name]}"
     stored, there = (
         dict(zip(spec.subject_ids, spec.subject_digests, strict=True)) for spec in (existing, asked)
@@ -128,7 +128,8 @@ def differences(existing: RunSpec, asked: RunSpec) -> Iterator[str]:
 
 
 def _choices(spec: RunSpec) -> dict[str, Any]:
-    own = {name: getattr(spec, name) for name in ("pairs", "seed", "tile_size", "device")}
+    own: dict[str, Any] = {"method": spec.method.name}
+    own |= {name: getattr(spec, name) for name in ("pairs", "seed", "tile_size", "device")}
     settings = {
         name: "not given" if value is None else value for name, value in spec.method.settings
     }
@@ -136,7 +137,7 @@ def _choices(spec: RunSpec) -> dict[str, Any]:
     own["keep_displacements"] = spec.keep_displacements
     own["sums"] = spec.sums.model_dump(mode="json") if spec.sums else "none"
     own["metrics"] = ",".join(spec.metrics) or "none"
-    return {**own, "method": spec.method.name, **settings}
+    return {**own, **settings}
 
 
 def current_versions() -> dict[str, str]:

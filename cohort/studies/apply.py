@@ -1,7 +1,5 @@
 """Images, labels and points of one subject, brought through a run to another: native to native."""
 
-from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -15,16 +13,14 @@ from cohort.data.header_choices import HeaderChoices
 from cohort.data.keypoints import PointTable, read_points, write_points
 from cohort.data.nifti import Nifti, read_nifti
 from cohort.data.nifti_bytes import read_header
-from cohort.data.storage import write_atomic
-from cohort.engine.pair_faults import pair_fault
 from cohort.engine.workbench import Workbench
-from cohort.errors import SubjectError, UsageError
+from cohort.errors import UsageError
 from cohort.studies.native_space import NativePair, NativeSubject, Route, native_pair
 from cohort.studies.nifti_images import write_image
 from cohort.studies.resample import Interpolation, resample_labels, resample_volume
 
 Kind = Literal["volume", "labels", "points"]
-_VOLUMES = {
+VOLUMES = {
     "subject": pl.String,
     "label": pl.Int64,
     "name": pl.String,
@@ -74,21 +70,7 @@ class Applied:
     out: Path
     direction: str
     residual_voxels: tuple[float, float] | None
-    volumes: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=_VOLUMES))
-
-
-@dataclass(frozen=True, eq=False)
-class AppliedToAll:
-    """The results by the subject that they belong to; failed: a code and a sentence each."""
-
-    done: dict[str, Applied]
-    failed: dict[str, SubjectError]
-
-    @property
-    def volumes(self) -> pl.DataFrame:
-        """Of all structures of all subjects."""
-        empty = pl.DataFrame(schema=_VOLUMES)
-        return pl.concat([empty, *(one.volumes for one in self.done.values())])
+    volumes: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=VOLUMES))
 
 
 def apply(workbench: Workbench, route: Route, task: Task, out: Path) -> Applied:
@@ -106,56 +88,13 @@ def apply(workbench: Workbench, route: Route, task: Task, out: Path) -> Applied:
             "E_APPLY",
             f"the result would be {out}; {task.kind} need a name in {' or '.join(endings)}",
         )
-    _refuse_existing(out)
+    refuse_existing(out)
     pair = native_pair(workbench, route)
-    loaded = _load(task, pair.of.choices)
+    loaded = load(task, pair.of.choices)
     owner, other = (pair.onto, pair.of) if task.kind == "points" else (pair.of, pair.onto)
-    _check_owner(task, loaded.sha256, owner, other)
+    check_owner(task, loaded.sha256, owner, other)
     names = workbench.store.settings.get("structures") or {}
-    return _write(pair, task, loaded, out, names)
-
-
-def apply_to_all(
-    workbench: Workbench,
-    pairs: Sequence[tuple[str, str]],
-    task: Task,
-    out: Path,
-    progress: Callable[[int, int, int], None] = lambda done, total, failed: None,
-) -> AppliedToAll:
-    """Bring one file of the moving subject to the fixed subject of every pair, into a folder.
-
-    Args:
-        pairs: ``(fixed, moving)`` of the run, all with one moving subject.
-        task: images and labels of the moving subject, or points, which then go from it.
-        out: a new folder; for labels it also gets ``volumes.csv``.
-        progress: called with how many are done, how many there are, and how many failed.
-
-    Raises:
-        UsageError: ``E_EXISTS`` if ``out`` is there, or the folder around it is not; ``E_APPLY``
-            if the file is another subject's.
-        SubjectError: if the file or the moving subject cannot be used.
-        StorageError: if the store or the folder cannot be read or written.
-    """
-    _refuse_existing(out)
-    moving = pairs[0][1]
-    loaded = _load(task, NativeSubject.of(workbench, moving).choices)
-    _check_owner_among(workbench, pairs, task, loaded.sha256)
-    names = workbench.store.settings.get("structures") or {}
-    found = AppliedToAll({}, {})
-    out.mkdir()
-    for number, (fixed, _) in enumerate(pairs, start=1):
-        route = Route(fixed, moving, inverse=task.kind == "points")
-        try:
-            path = out / task.default_name(onto=fixed, of=fixed)
-            found.done[fixed] = _write(native_pair(workbench, route), task, loaded, path, names)
-        except UsageError:
-            raise
-        except Exception as error:  # as in a run, whatever the method does to one pair
-            found.failed[fixed] = pair_fault(workbench, [(fixed, moving)], error)
-        progress(number, len(pairs), len(found.failed))
-    if task.kind == "labels":
-        write_atomic(out / "volumes.csv", found.volumes.write_csv().encode())
-    return found
+    return write_applied(pair, task, loaded, out, names)
 
 
 def structure_volumes(
@@ -169,18 +108,20 @@ def structure_volumes(
         (subject_id, label, names.get(str(label)), count, count * voxel_mm3)
         for label, count in zip(values.tolist(), voxels.tolist(), strict=True)
     ]
-    return pl.DataFrame(rows, schema=_VOLUMES, orient="row")
+    return pl.DataFrame(rows, schema=VOLUMES, orient="row")
 
 
-def _load(task: Task, choices: HeaderChoices) -> Nifti | PointTable:
+def load(task: Task, choices: HeaderChoices) -> Nifti | PointTable:
+    """What the file holds; raises :class:`cohort.errors.SubjectError` if it cannot be read."""
     if task.kind == "points":
         return read_points(task.path)
     return read_nifti(task.path, content=task.kind, choices=choices)
 
 
-def _write(
+def write_applied(
     pair: NativePair, task: Task, loaded: Nifti | PointTable, out: Path, names: dict[str, str]
 ) -> Applied:
+    """Bring what was loaded through a pair, and write it; ``names`` are those of structures."""
     onto, of = pair.onto.subject_id, pair.of.subject_id
     applied = Applied(onto, of, out, pair.direction, pair.residual_voxels)
     if isinstance(loaded, PointTable):
@@ -200,7 +141,7 @@ def _write(
     return Applied(onto, of, out, pair.direction, pair.residual_voxels, volumes)
 
 
-def _check_owner(task: Task, digest: str, owner: NativeSubject, other: NativeSubject) -> None:
+def check_owner(task: Task, digest: str, owner: NativeSubject, other: NativeSubject) -> None:
     """Refuse a file that the record of ``other`` knows as its own, where one of ``owner`` goes."""
     roles = [role for role, known in other.sha256.items() if known == digest]
     if roles and digest not in owner.sha256.values():
@@ -209,15 +150,6 @@ def _check_owner(task: Task, digest: str, owner: NativeSubject, other: NativeSub
             f"{task.path} is the {roles[0]} of {other.subject_id}; need {task.kind} of"
             f" {owner.subject_id}. --inverse goes the other way",
         )
-
-
-def _check_owner_among(
-    workbench: Workbench, pairs: Sequence[tuple[str, str]], task: Task, digest: str
-) -> None:
-    owner = NativeSubject.of(workbench, pairs[0][1])
-    for fixed, _ in pairs:
-        with suppress(SubjectError):  # a broken subject fails when its turn comes
-            _check_owner(task, digest, owner, NativeSubject.of(workbench, fixed))
 
 
 def _grid_like(like: Path | None, onto: NativeSubject) -> Grid:
@@ -235,7 +167,8 @@ def _label_dtype(labels: Nifti) -> np.dtype:
     return stored if stored.kind in "iu" and labels.header["scale"] is None else np.dtype("u2")
 
 
-def _refuse_existing(out: Path) -> None:
+def refuse_existing(out: Path) -> None:
+    """Raise :class:`cohort.errors.UsageError` if ``out`` is there, or its folder is not."""
     if out.exists():
         raise UsageError("E_EXISTS", f"{out} is there already; need the name of a new one")
     if not out.parent.is_dir():

@@ -8,12 +8,21 @@ from cohort.errors import UsageError
 from triton_reg import __version__
 
 BIDS_VERSION = "1.10.0"
+_SESSION = re.compile(r"(?P<subject>.+)_ses-(?P<session>[A-Za-z0-9]+)")
 _SUFFIX = re.compile(r"sub-.*_([A-Za-z0-9]+)\.nii(\.gz)?")
 
 
 def bids_label(subject_id: str) -> str:
     """A subject id as BIDS allows it: letters and digits, without ``sub-``."""
     return re.sub(r"[^A-Za-z0-9]", "", subject_id.removeprefix("sub-"))
+
+
+def bids_names(subject_id: str) -> list[str]:
+    """``sub-`` and, of an id as BIDS data sets with sessions have them, ``ses-``."""
+    named = _SESSION.fullmatch(subject_id)
+    if named is None:
+        return [f"sub-{bids_label(subject_id)}"]
+    return [f"sub-{bids_label(named['subject'])}", f"ses-{named['session']}"]
 
 
 def check_labels(subject_ids: tuple[str, ...]) -> None:
@@ -40,11 +49,11 @@ def transform_stem(onto: str, of: str, image: Path, inverse: bool) -> str:
 
     ``to-`` is the suffix of that image if it is named as BIDS names it, else ``orig``.
     """
-    label, named = bids_label(onto), _SUFFIX.fullmatch(image.name)
+    entities, named = bids_names(onto), _SUFFIX.fullmatch(image.name)
     space = named.group(1) if named else "orig"
     described = "_desc-inverse" if inverse else ""
-    name = f"sub-{label}_from-{bids_label(of)}_to-{space}_mode-image{described}"
-    return f"sub-{label}/anat/{name}"
+    name = f"{'_'.join(entities)}_from-{bids_label(of)}_to-{space}_mode-image{described}"
+    return f"{'/'.join(entities)}/anat/{name}"
 
 
 def dataset_description() -> dict[str, Any]:

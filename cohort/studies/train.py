@@ -177,13 +177,6 @@ def _write_fold(
 def _read(store: CohortStore, names: tuple[str, ...], task: TrainingTask) -> Scans:
     """Subjects as tensors; all need labels where these are learned from."""
     subjects = [store.read(name) for name in names]
-    without = [one.subject_id for one in subjects if one.labels is None]
-    if without and task.recipe.needs_labels:
-        raise UsageError(
-            "E_TRAIN",
-            f"--supervision labels needs labels of every subject; {len(without)} have none, such"
-            f" as {without[0]}. --supervision mind (pdd_net) or volumes (dio) needs none",
-        )
     volumes = np.stack([one.volume for one in subjects])
     ones, zeros = np.ones_like(volumes[0]), np.zeros(volumes.shape[1:], np.int32)
     labels = np.stack([zeros if one.labels is None else one.labels for one in subjects])

@@ -81,10 +81,12 @@ def open_training(out: Path, store: CohortStore, task: TrainingTask) -> list[Fol
     """Begin a training in a folder, or go on with one of the same subjects and settings.
 
     Raises:
-        UsageError: ``E_PLAN_MISMATCH`` with what differs, ``E_TRAIN`` if it cannot be planned.
+        UsageError: ``E_PLAN_MISMATCH`` with what differs, ``E_TRAIN`` if it cannot be planned, or
+            subjects have no labels to learn from.
         StorageError: if the folder cannot be written.
     """
     folds = plan_folds(store, task)
+    _check_labels(store, task, folds)
     wanted = json.loads(to_json(_document(store, task, folds)))
     path = out / PLAN
     if not path.exists():
@@ -104,6 +106,21 @@ def open_training(out: Path, store: CohortStore, task: TrainingTask) -> list[Fol
             f"{out} holds a training with another plan: {said}. Choose another folder",
         )
     return folds
+
+
+def _check_labels(store: CohortStore, task: TrainingTask, folds: list[Fold]) -> None:
+    if not task.recipe.needs_labels:
+        return
+    wanted = {
+        name for fold in folds for name in (*fold.training, *fold.validation, *fold.held_back)
+    }
+    without = [name for name in store.inventory().unlabelled if name in wanted]
+    if without:
+        raise UsageError(
+            "E_TRAIN",
+            f"--supervision labels needs labels of every subject; {len(without)} have none, such"
+            f" as {without[0]}. --supervision mind (pdd_net) or volumes (dio) needs none",
+        )
 
 
 def read_plan(out: Path) -> dict[str, Any]:

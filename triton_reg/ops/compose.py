@@ -115,9 +115,9 @@ def _compose_backward_cuda(
 ) -> tuple[Tensor, Tensor]:
     from triton_reg.ops._triton import compose_backward as gpu
 
-    flat = (one.flatten(2).contiguous() for one in (first, second, gradient))
+    flat = [one.flatten(2).contiguous() for one in (first, second, gradient)]
     with torch.cuda.device_of(first):
-        found = gpu.compose_backward(*flat, grid_shape(first))
+        found = gpu.compose_backward(flat[0], flat[1], flat[2], grid_shape(first))
     return found[0].view(first.shape), found[1].view(second.shape)
 
 
