@@ -1,16 +1,9 @@
-"""The ``cohort`` command: its table of commands, and what becomes of errors.
+"""The ``cohort`` command: its table of commands; exit codes are those of :mod:`cohort.endings`."""
 
-Exit codes: 0 all good, 1 some pairs or subjects failed, 2 wrong usage, 3 the run is active
-elsewhere, 4 storage, 5 workers or scheduler lost; 129, 130, 143 stopped by a signal (SIGHUP,
-Ctrl-C, SIGTERM) or, 130, by ``cohort stop``.
-"""
-
-import sys
-from typing import NoReturn
+from typing import Annotated
 
 import typer
 
-from cohort import terminal
 from cohort.commands import (
     atlas,
     bench,
@@ -27,11 +20,9 @@ from cohort.commands import (
     training,
     upkeep,
 )
-from cohort.engine.stop import Stopped
-from cohort.errors import CohortError, StorageError
+from cohort.endings import ended
+from triton_reg import __version__
 
-_INTERRUPTED = 130  # what typer makes of Ctrl-C
-_STOPPED = "stopped; the same command goes on from here"
 # in the order in which a new user meets them, each with an example for its help
 _COMMANDS = (
     (stores.synth, "cohort synth demo/nifti --subjects 6"),
@@ -62,32 +53,28 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # else what stands in brackets, as defaults do, is taken for markup
-    help="Register large cohorts of 3D medical volumes: every scan, or every pair, in one space.",
 )
 for _command, _example in _COMMANDS:
     _name = _command.__name__.removesuffix("_command")
     app.command(_name, epilog=f"Example: {_example}")(_command)
 
 
+def _say_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"cohort {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def everywhere(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_say_version, is_eager=True, help="Say which it is."),
+    ] = False,
+) -> None:
+    """Register large cohorts of 3D medical volumes: every scan, or every pair, in one space."""
+
+
 def main() -> None:
-    """Run the command line; errors become one sentence and an exit code."""
-    try:
-        app(prog_name="cohort")
-    except CohortError as error:
-        _fail(error)
-    except OSError as error:
-        _fail(StorageError("E_STORAGE", f"{error}. Nothing committed is lost; run again"))
-    except SystemExit as stop:
-        if stop.code == _INTERRUPTED:
-            terminal.complain(_STOPPED)
-        raise
-    except Stopped as stop:
-        terminal.complain(_STOPPED)
-        sys.exit(stop.exit_code)
-
-
-def _fail(error: CohortError) -> NoReturn:
-    if "--json" in sys.argv:
-        terminal.say_json({"error": {"code": error.code, "message": error.message}})
-    terminal.complain(str(error))
-    sys.exit(error.exit_code)
+    """Run the command line."""
+    ended(lambda: app(prog_name="cohort"))

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -173,8 +173,11 @@ def say_run(run_dir: Path, report: RunReport, summary: Summary) -> None:
 
 
 def watch(title: str, look: Callable[[], tuple[Mapping[str, object], bool]]) -> None:
-    """A table that is drawn anew in one place; ``look`` gives its rows, and whether to go on."""
-    with Live(console=_console, auto_refresh=False) as live:
+    """A table that is drawn anew in one place; ``look`` gives its rows, and whether to go on.
+
+    Ctrl-C is a way to end it like any other.
+    """
+    with suppress(KeyboardInterrupt), Live(console=_console, auto_refresh=False) as live:
         goes_on = True
         while goes_on:
             start = time.monotonic()

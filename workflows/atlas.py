@@ -13,36 +13,38 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from cohort.config.atlas import AtlasSettings
+from cohort.config.choices import read_choices
 from cohort.config.method import method_config
 from cohort.data.store import CohortStore
 from cohort.data.subject_choice import chosen_subjects
+from cohort.endings import ended
 from cohort.engine.team import Team
 from cohort.report.template import write_template_page
 from cohort.studies.atlas.build import build_template
 from cohort.studies.atlas.one_pass import Build
+
+DEFAULTS = Path(__file__).with_suffix(".yaml")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("store", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--config", type=Path, default=Path(__file__).with_suffix(".yaml"))
+    parser.add_argument("--config", type=Path, default=DEFAULTS)
     parser.add_argument("--workers", type=int, default=0, help="0 is a plain loop")
     asked = parser.parse_args()
-    chosen: dict[str, Any] = yaml.safe_load(asked.config.read_text()) or {}
+    chosen = read_choices(asked.config, DEFAULTS)
     store = CohortStore.open(asked.store)
-    named = chosen.get("subjects")
+    named = chosen["subjects"]
     subjects = chosen_subjects("subjects", named, store.subject_ids) if named else store.subject_ids
     settings = AtlasSettings(
         subjects=subjects,
-        method=method_config(chosen.get("method", "voxelopt"), None, chosen.get("set") or []),
-        **(chosen.get("template") or {}),
+        method=method_config(chosen["method"], None, chosen["set"]),
+        **chosen["template"],
     )
     build = Build(store, asked.out, settings, Team(asked.workers), on_pass=say)
-    document = build_template(build, chosen.get("iterations", 4))
+    document = build_template(build, chosen["iterations"])
     print(write_template_page(asked.out), asked.out / document["image"], sep="\n")
 
 
@@ -52,4 +54,4 @@ def say(number: int, facts: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    ended(main)

@@ -13,11 +13,13 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from cohort.config.choices import read_choices
+from cohort.endings import ended
 from cohort.report.bench import write_bench
 from cohort.studies.bench.settings import BenchSettings, Variant, parse_shapes
 from cohort.studies.bench.study import Listener, bench
+
+DEFAULTS = Path(__file__).with_suffix(".yaml")
 
 
 def variant_of(told: str | dict[str, Any]) -> Variant:
@@ -28,7 +30,7 @@ def variant_of(told: str | dict[str, Any]) -> Variant:
 
 
 def settings_of(config: dict[str, Any]) -> BenchSettings:
-    """What a configuration asks for; what it leaves out is as `cohort bench` has it."""
+    """What a configuration asks for; what is null in it is as `cohort bench` has it."""
     chosen = {name: value for name, value in config.items() if value is not None}
     chosen.pop("hourly_price", None)
     if "methods" in chosen:
@@ -52,12 +54,12 @@ def say_progress(done: int, total: int, failed: int, what: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("out", type=Path)
-    parser.add_argument("--config", type=Path, default=Path(__file__).with_suffix(".yaml"))
+    parser.add_argument("--config", type=Path, default=DEFAULTS)
     asked = parser.parse_args()
-    config: dict[str, Any] = yaml.safe_load(asked.config.read_text()) or {}
+    config = read_choices(asked.config, DEFAULTS)
     bench(asked.out, settings_of(config), Listener(say_forecast, say_progress))
     print(write_bench(asked.out, config.get("hourly_price")))
 
 
 if __name__ == "__main__":
-    main()
+    ended(main)

@@ -12,44 +12,52 @@ labels of their own. `cohort fuse` does the same for one rule.
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 import polars as pl
-import yaml
 
+from cohort.config.choices import read_choices
 from cohort.config.method import method_config
 from cohort.data.store import CohortStore
+from cohort.endings import ended
 from cohort.engine.plan import PlanSettings
 from cohort.engine.team import Team
+from cohort.errors import UsageError
 from cohort.studies.fusion import fuse, register_atlases
 from cohort.studies.fusion_plan import plan_fusion
 from triton_reg.ops.label_fusion import FusionSettings
+
+DEFAULTS = Path(__file__).with_suffix(".yaml")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("store", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--config", type=Path, default=Path(__file__).with_suffix(".yaml"))
+    parser.add_argument("--config", type=Path, default=DEFAULTS)
     parser.add_argument("--workers", type=int, default=0, help="0 is a plain loop")
     asked = parser.parse_args()
-    chosen: dict[str, Any] = yaml.safe_load(asked.config.read_text()) or {}
+    chosen = read_choices(asked.config, DEFAULTS)
     store = CohortStore.open(asked.store)
-    method = method_config(chosen.get("method", "voxelopt"), None, chosen.get("settings") or [])
-    who = chosen.get("targets"), chosen.get("atlases")
-    team = Team(asked.workers)
-    run_dir = register_atlases(
-        store, asked.out, plan_fusion(store, *who), PlanSettings(method), team=team
-    )
-    means = []
-    for rule in chosen.get("rules", ["joint"]):
-        task = plan_fusion(
+    method = method_config(chosen["method"], None, chosen["settings"])
+    try:
+        rules = {rule: FusionSettings(rule, **chosen["fusion"]) for rule in chosen["rules"]}
+    except ValueError as error:
+        raise UsageError("E_FUSION", f"{asked.config}: {error}") from None
+    tasks = {
+        rule: plan_fusion(
             store,
-            *who,
-            settings=FusionSettings(rule, **(chosen.get("fusion") or {})),
-            select=chosen.get("select"),
-            confidence=bool(chosen.get("confidence")),
+            chosen["targets"],
+            chosen["atlases"],
+            settings=settings,
+            select=chosen["select"],
+            confidence=chosen["confidence"],
         )
+        for rule, settings in rules.items()
+    }
+    first, team = next(iter(tasks.values())), Team(asked.workers)
+    run_dir = register_atlases(store, asked.out, first, PlanSettings(method), team=team)
+    means = []
+    for rule, task in tasks.items():
         report = fuse(store, run_dir, asked.out / rule, task, workers=asked.workers)
         columns = ("fused", "likest_dice", "best_dice")
         mean = {name: report.table[name].mean() for name in columns}
@@ -59,4 +67,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    ended(main)

@@ -12,13 +12,12 @@ PALM, t maps of the design, and volumes of structures. The same command again go
 
 import argparse
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from cohort.config.atlas import AtlasSettings
+from cohort.config.choices import read_choices
 from cohort.config.method import method_config
 from cohort.data.store import CohortStore
+from cohort.endings import ended
 from cohort.engine.team import Team
 from cohort.studies.atlas.build import build_template
 from cohort.studies.atlas.one_pass import Build
@@ -34,8 +33,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=DEFAULTS)
     parser.add_argument("--workers", type=int, default=0, help="0 is a plain loop")
     asked = parser.parse_args()
-    chosen: dict[str, Any] = yaml.safe_load(DEFAULTS.read_text())
-    chosen |= yaml.safe_load(asked.config.read_text()) or {}
+    chosen = read_choices(asked.config, DEFAULTS)
     store = CohortStore.open(asked.store)
     template = AtlasSettings.model_validate({
         "subjects": store.subject_ids,
@@ -58,4 +56,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    ended(main)

@@ -23,11 +23,13 @@ import polars as pl
 
 from cohort.config.method import method_config
 from cohort.data.store import CohortStore
+from cohort.endings import ended
 from cohort.engine.choices import PlanSettings
 from cohort.engine.plan import open_run
 from cohort.engine.results import read_rows
 from cohort.engine.run import run
 from cohort.engine.team import Team
+from cohort.errors import UsageError
 from cohort.report.statistics.design import PairDesign
 from cohort.report.statistics.paired import compare_pairs, holm
 
@@ -58,6 +60,10 @@ def main() -> None:
     parser.add_argument("--set", nargs="+", default=[], help="as for cohort register")
     asked = parser.parse_args()
     store, table = CohortStore.open(asked.store), []
+    if not store.has_labels:
+        raise UsageError(
+            "E_STORE", f"{store.where}: no subject has labels, and overlap is compared"
+        )
     folds = folds_of(store, asked)
     published = None
     for name in VARIANTS:
@@ -77,6 +83,10 @@ def folds_of(store: CohortStore, asked: argparse.Namespace) -> dict[str, list[st
     if asked.models is None:
         ids = sorted(store.subject_ids)
         random.Random(0).shuffle(ids)
+        if len(ids) < 2 * asked.folds:
+            raise UsageError(
+                "E_PAIRS", f"--folds {asked.folds}: need two subjects a fold, got {len(ids)}"
+            )
         return {f"fold-{fold}": ids[fold :: asked.folds] for fold in range(asked.folds)}
     training = json.loads((asked.models / "training.json").read_text())
     return {fold["name"]: fold["held_back"] for fold in training["folds"]}
@@ -124,4 +134,4 @@ def summary(rows: pl.DataFrame, published: pl.DataFrame) -> dict[str, float | No
 
 
 if __name__ == "__main__":
-    main()
+    ended(main)

@@ -12,12 +12,11 @@ cluster, of which the printed commands build templates. The same command again g
 
 import argparse
 from pathlib import Path
-from typing import Any
 
-import yaml
-
+from cohort.config.choices import read_choices
 from cohort.config.method import method_config
 from cohort.data.store import CohortStore
+from cohort.endings import ended
 from cohort.engine.families import families_of
 from cohort.engine.opening import Opening
 from cohort.engine.plan import PlanSettings, open_run
@@ -37,8 +36,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=DEFAULTS)
     parser.add_argument("--workers", type=int, default=0, help="0 is a plain loop")
     asked = parser.parse_args()
-    chosen: dict[str, Any] = yaml.safe_load(DEFAULTS.read_text())
-    chosen |= yaml.safe_load(asked.config.read_text()) or {}
+    chosen = read_choices(asked.config, DEFAULTS)
     run_dir, out = asked.out / "run", asked.out / "population"
     store = CohortStore.open(asked.store)
     asked.out.mkdir(parents=True, exist_ok=True)
@@ -70,4 +68,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    ended(main)

@@ -20,6 +20,7 @@ import polars as pl
 
 from cohort.config.method import MethodConfig, method_config
 from cohort.data.store import CohortStore
+from cohort.endings import ended
 from cohort.engine.choices import PlanSettings
 from cohort.engine.plan import open_run
 from cohort.engine.results import read_rows, summarise
@@ -89,4 +90,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    ended(main)

@@ -50,7 +50,8 @@ def morphometry(
 
     Writes ln det of the Jacobian from template to subject, positive where the subject is larger,
     into OUT/morphometry: one 4D file with mask and design for FSL's randomise and PALM, t maps, and
-    the volume of every structure. The same command goes on where it was.
+    the volume of every structure. The same command goes on where it was; one with other options
+    replaces what is there.
     """
     settings = MorphometrySettings(affine=affine, fwhm_mm=smooth, design=design, mask=mask)
     with terminal.progress_bar("measuring", quiet=json) as update:

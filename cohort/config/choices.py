@@ -1,0 +1,47 @@
+"""A YAML file of choices for a script, over the one that comes with it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cohort.errors import UsageError
+
+
+def read_choices(path: Path, defaults: Path) -> dict[str, Any]:
+    """What a file chooses; what it leaves out is as in ``defaults``, which has all keys there are.
+
+    One value does for a list of one, and a list for text with commas between.
+
+    Raises:
+        UsageError: ``E_CONFIG`` if the file cannot be read or has a key that is unknown.
+    """
+    known = _mapping(defaults)
+    return _over(known, _mapping(path), str(path))
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        raise UsageError("E_CONFIG", f"{path} cannot be read as YAML: {error}") from None
+    if not isinstance(content or {}, dict):
+        found = type(content).__name__
+        raise UsageError("E_CONFIG", f"{path}: need KEY: VALUE lines, got a {found}")
+    return content or {}
+
+
+def _over(known: Mapping[str, Any], chosen: Mapping[str, Any], where: str) -> dict[str, Any]:
+    found = dict(known)
+    for name, value in chosen.items():
+        if name not in known:
+            possible = ", ".join(known)
+            raise UsageError("E_CONFIG", f"{where}: unknown key {name}; possible: {possible}")
+        if isinstance(known[name], dict):
+            found[name] = _over(known[name], value or {}, f"{where}, {name}")
+        elif isinstance(known[name], list):
+            found[name] = value if isinstance(value, list) else [] if value is None else [value]
+        else:
+            found[name] = ",".join(map(str, value)) if isinstance(value, list) else value
+    return found
