@@ -1,5 +1,6 @@
 """The ``cohort`` command: its table of commands; exit codes are those of :mod:`cohort.endings`."""
 
+from importlib import metadata
 from typing import Annotated
 
 import typer
@@ -21,7 +22,6 @@ from cohort.commands import (
     upkeep,
 )
 from cohort.endings import ended
-from triton_reg import __version__
 
 # in the order in which a new user meets them, each with an example for its help
 _COMMANDS = (
@@ -61,7 +61,7 @@ for _command, _example in _COMMANDS:
 
 def _say_version(asked: bool) -> None:
     if asked:
-        typer.echo(f"cohort {__version__}")
+        typer.echo(f"cohort {metadata.version('triton-reg')}")
         raise typer.Exit
 
 
