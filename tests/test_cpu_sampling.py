@@ -15,6 +15,7 @@ from triton_reg.ops._cpu.resize import resize
 from triton_reg.ops._cpu.warp import warp
 from triton_reg.ops.compose import compose as composed
 from triton_reg.ops.compose import compose_reference, integrate_reference
+from triton_reg.ops.compose import integrate as integrated
 from triton_reg.ops.mind_ssc import CHANNEL_OFFSETS, mind_ssc_reference
 from triton_reg.ops.resize import Shape, resize_reference
 from triton_reg.ops.warp import Padding, warp_reference
@@ -135,6 +136,15 @@ def test_gradients_of_composition_are_those_of_the_definition(shape: Shape, long
     assert_gradients_are(composed, compose_reference, *pair)
 
 
+@pytest.mark.parametrize("steps", [0, 1, 4])
+def test_gradients_of_integration_are_those_of_the_definition(steps: int) -> None:
+    assert_gradients_are(
+        lambda v: integrated(v, steps),
+        lambda v: integrate_reference(v, steps),
+        vectors((6, 8, 7), 3.0, 2, 1),
+    )
+
+
 @pytest.mark.parametrize("size", [(6, 8, 7), (1, 3, 2)], ids=str)
 @pytest.mark.parametrize(
     "kind",
@@ -162,6 +172,7 @@ def test_sampling_passes_torchs_own_checks_with_gradients() -> None:
             tensor.requires_grad_()
     torch.library.opcheck(operators.warp.default, (volume, first, *values))
     torch.library.opcheck(operators.compose.default, (first, second))
+    torch.library.opcheck(operators.integrate.default, (first, 2))
     plain = volume.detach(), first.detach(), second.detach()
     torch.library.opcheck(operators.warp_backward.default, (plain[0], plain[1], plain[0]))
     torch.library.opcheck(operators.compose_backward.default, (plain[1], plain[2], plain[1]))

@@ -37,6 +37,7 @@ def integrate(velocity: Tensor, steps: int = 7) -> Tensor:
     """Integrate a stationary velocity field over unit time by scaling and squaring.
 
     Arsigny et al., "A log-Euclidean framework for statistics on diffeomorphisms", MICCAI 2006.
+    Differentiable.
 
     Args:
         velocity: ``[B, 3, D, H, W]`` in voxels per unit time.
@@ -156,3 +157,24 @@ def _integrate_cuda(velocity: Tensor, steps: int) -> Tensor:
 def _(velocity: Tensor, steps: int) -> Tensor:
     del steps
     return torch.empty_like(velocity)
+
+
+def _setup_integration(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None:
+    del output
+    ctx.save_for_backward(inputs[0])
+    ctx.steps = inputs[1]
+
+
+def _integrate_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+    """Through the squarings, which are made again: meanwhile the velocity alone is kept."""
+    (velocity,) = ctx.saved_tensors
+    with torch.enable_grad():
+        leaf = velocity.detach().requires_grad_()
+        displacement = leaf / 2**ctx.steps
+        for _ in range(ctx.steps):
+            displacement = _compose(displacement, displacement)
+        (of_velocity,) = torch.autograd.grad(displacement, leaf, gradient)
+    return of_velocity, None
+
+
+_integrate.register_autograd(_integrate_backward, setup_context=_setup_integration)
