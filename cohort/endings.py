@@ -9,11 +9,9 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from pydantic import ValidationError
-
 from cohort import terminal
 from cohort.engine.stop import Stopped
-from cohort.errors import CohortError, StorageError, UsageError
+from cohort.errors import CohortError, StorageError
 
 _USAGE, _INTERRUPTED = 2, 130  # what typer makes of wrong usage, and of Ctrl-C
 _STOPPED = "stopped; the same command goes on from here"
@@ -25,11 +23,6 @@ def ended(call: Callable[[], object]) -> None:
         call()
     except CohortError as error:
         _fail(error)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        message = f"{place}: {first['msg']}, got {first['input']!r}"
-        _fail(UsageError("E_SETTING", message))
     except OSError as error:
         _fail(StorageError("E_STORAGE", f"{error}. Nothing committed is lost; run again"))
     except SystemExit as stop:

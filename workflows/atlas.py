@@ -13,7 +13,6 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from cohort.config.atlas import AtlasSettings
 from cohort.config.choices import read_choices
 from cohort.config.method import method_config
 from cohort.data.store import CohortStore
@@ -23,6 +22,7 @@ from cohort.engine.team import Team
 from cohort.report.template import write_template_page
 from cohort.studies.atlas.build import build_template
 from cohort.studies.atlas.one_pass import Build
+from cohort.studies.atlas.settings import checked_settings
 
 DEFAULTS = Path(__file__).with_suffix(".yaml")
 
@@ -38,11 +38,11 @@ def main() -> None:
     store = CohortStore.open(asked.store)
     named = chosen["subjects"]
     subjects = chosen_subjects("subjects", named, store.subject_ids) if named else store.subject_ids
-    settings = AtlasSettings(
-        subjects=subjects,
-        method=method_config(chosen["method"], None, chosen["set"]),
+    settings = checked_settings({
+        "subjects": subjects,
+        "method": method_config(chosen["method"], None, chosen["set"]),
         **chosen["template"],
-    )
+    })  # fmt: skip
     build = Build(store, asked.out, settings, Team(asked.workers), on_pass=say)
     document = build_template(build, chosen["iterations"])
     print(write_template_page(asked.out), asked.out / document["image"], sep="\n")

@@ -13,7 +13,6 @@ PALM, t maps of the design, and volumes of structures. The same command again go
 import argparse
 from pathlib import Path
 
-from cohort.config.atlas import AtlasSettings
 from cohort.config.choices import read_choices
 from cohort.config.method import method_config
 from cohort.data.store import CohortStore
@@ -21,6 +20,7 @@ from cohort.endings import ended
 from cohort.engine.team import Team
 from cohort.studies.atlas.build import build_template
 from cohort.studies.atlas.one_pass import Build
+from cohort.studies.atlas.settings import checked_settings
 from cohort.studies.morphometry import FOLDER, MorphometrySettings, measure_volume_changes
 
 DEFAULTS = Path(__file__).with_suffix(".yaml")
@@ -35,7 +35,7 @@ def main() -> None:
     asked = parser.parse_args()
     chosen = read_choices(asked.config, DEFAULTS)
     store = CohortStore.open(asked.store)
-    template = AtlasSettings.model_validate({
+    template = checked_settings({
         "subjects": store.subject_ids,
         "center": chosen["center"],
         "method": method_config(chosen["method"], None, chosen["settings"]),

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
 
 from cohort import terminal
 from cohort.commands.crew import Crew, device_of, on_cards, team_of
@@ -20,7 +19,7 @@ from cohort.options import Json, Store, local_path
 from cohort.report.template import write_template_page
 from cohort.studies.atlas.build import add_subjects, build_template
 from cohort.studies.atlas.one_pass import Build
-from cohort.studies.atlas.settings import load_settings
+from cohort.studies.atlas.settings import checked_settings, load_settings
 
 
 @with_groups
@@ -133,19 +132,10 @@ def _settings(out: Path, store: CohortStore, asked: dict[str, Any]) -> AtlasSett
     """What is asked for, with what OUT was begun with in the place of what is not said."""
     existing = load_settings(out)
     if existing is not None:
-        return _checked(vars(existing) | asked)
+        return checked_settings(vars(existing) | asked)
     if not store.subject_ids:
         raise UsageError("E_ATLAS", f"{store.where} has no subjects")
-    return _checked({"subjects": store.subject_ids} | asked)
-
-
-def _checked(said: dict[str, Any]) -> AtlasSettings:
-    try:
-        return AtlasSettings.model_validate(said)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UsageError("E_SETTING", f"{where or 'settings'}: {first['msg']}") from None
+    return checked_settings({"subjects": store.subject_ids} | asked)
 
 
 def _numbers(text: str) -> tuple[int, ...]:

@@ -14,6 +14,16 @@ from cohort.errors import StorageError, UsageError
 FILE = "atlas.json"
 
 
+def checked_settings(said: dict[str, Any]) -> AtlasSettings:
+    """The settings that a user asks for; raises :class:`cohort.errors.UsageError` ``E_SETTING``."""
+    try:
+        return AtlasSettings.model_validate(said)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UsageError("E_SETTING", f"{where or 'settings'}: {first['msg']}") from None
+
+
 def save_settings(out: Path, settings: AtlasSettings) -> None:
     """Write ``OUT/atlas.json``; raises StorageError."""
     write_atomic(out / FILE, to_json(settings.model_dump(mode="json", exclude_none=True)))
