@@ -21,7 +21,7 @@ def stop(run_dir: Run, json: Json = False) -> None:
     if json:
         terminal.say_json({"stopping": str(run_dir)})
     else:
-        terminal.say(f"{run_dir} stops after the pairs that are at work")
+        terminal.say(f"{run_dir}: whoever works on it stops after the pairs that are at work")
 
 
 def verify_command(
