@@ -364,7 +364,7 @@ def test_the_command_prints_warnings_then_a_table(cohort: Cohort, source) -> Non
     shown = cohort("check", source, "--workers", "0")
     assert shown.code == 1
     lines = shown.out.splitlines()
-    assert lines[0] == "cannot be read (1)"
+    assert lines[0] == "cannot be used (1)"
     assert lines[1].startswith(f"  E_TRUNCATED  sub-1: {source}/images/sub-1.nii.gz is cut off")
     assert lines[2] == "mirrored left to right (1)"
     assert lines[4] == "subjects"

@@ -7,7 +7,7 @@ from cohort.data.check.facts import SubjectFacts
 
 # worst first: what a kind of finding is called above its sentences
 KINDS = {
-    "unreadable": "cannot be read",
+    "unreadable": "cannot be used",
     "grid": "labels or mask on another grid",
     "mirrored": "mirrored left to right",
     "header": "header in doubt",
