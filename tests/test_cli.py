@@ -74,6 +74,7 @@ def test_the_whole_way_from_files_to_a_report(cohort: Cohort, tmp_path: Path) ->
     assert report["dice_mean"] == status["dice_mean"] == done["summary"]["dice_mean"]
 
 
+@pytest.mark.slow
 def test_texts_for_people_say_the_same(cohort: Cohort, store: Path, run_dir: Path) -> None:
     assert "mean Dice" in cohort("register", store, run_dir).out
     for command, told in (

@@ -77,6 +77,7 @@ def mapped(transform, points_mm: np.ndarray) -> np.ndarray:
     return ras_to_lps([transform.TransformPoint(point) for point in ras_to_lps(points_mm).tolist()])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["displacement.nii.gz", "composite.h5"])
 def test_itk_gives_the_voxels_of_our_own_apply(case: Case, ending: str, tmp_path: Path) -> None:
     whole = field_transform(case)

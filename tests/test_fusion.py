@@ -30,6 +30,8 @@ OPTIONS = ("--set", "features=intensity", "--set", "levels=2", "--set", "solves=
 QUICK_PLAN = PlanSettings(QUICK)
 JOINT = FusionSettings(search=0, radius=1)
 
+pytestmark = pytest.mark.slow  # five heads are made and registered first
+
 
 @pytest.fixture(scope="module")
 def heads(tmp_path_factory: pytest.TempPathFactory) -> CohortStore:

@@ -296,6 +296,7 @@ def test_the_command_writes_a_page_tables_and_lists(
     assert before == {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.*")}
 
 
+@pytest.mark.slow
 def test_a_store_that_was_moved_is_that_of_the_printed_commands(
     done: tuple[Path, CohortStore], tmp_path: Path, cohort: Cohort
 ) -> None:

@@ -88,6 +88,7 @@ def test_a_job_whose_time_is_up_is_queued_again(
     assert len(decided(job)) == 132
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ends_in", "squeue", "expected"),
     [

@@ -71,6 +71,7 @@ def test_the_written_displacements_are_inverse_to_each_other(pair):
     assert error_mm.max() < 0.05 * settings.spacing_mm
 
 
+@pytest.mark.slow
 def test_no_deformation_folds(pair):
     settings, *subjects = pair
     for subject in subjects:

@@ -193,6 +193,7 @@ def _zeros_packed(start: bytes, count: int) -> bytes:
     return b"".join([*pieces, packer.flush()])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shape", "unpacked", "code"),
     [
@@ -215,6 +216,7 @@ def test_a_bomb_is_refused_within_little_memory(
     assert grown < 64 << 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["large.nii", "large.nii.gz"])
 @pytest.mark.parametrize("scale", [None, (0.37, -3.1)], ids=["as it is", "scaled"])
 def test_an_honest_file_takes_less_than_twice_its_volume(
