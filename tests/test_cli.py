@@ -92,6 +92,7 @@ def test_texts_for_people_say_the_same(cohort: Cohort, store: Path, run_dir: Pat
         assert all(text in shown.out for text in told), shown.out
 
 
+@pytest.mark.slow
 def test_registering_twice_does_no_work_twice(cohort: Cohort, store: Path, run_dir: Path) -> None:
     before = stamps(run_dir)
     again = cohort("register", store, run_dir, "--json").json
@@ -115,6 +116,7 @@ def test_help_keeps_what_stands_in_brackets(cohort: Cohort) -> None:
     assert "[default: cores]" in " ".join(cohort("register", "--help").out.split())
 
 
+@pytest.mark.slow
 def test_doctor_says_what_is_here_and_compiles(cohort: Cohort) -> None:
     assert "numba" in cohort("doctor").out
     document = cohort("doctor", "--warm", "--json").json

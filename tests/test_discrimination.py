@@ -116,6 +116,7 @@ def test_the_command_writes_tables_and_maps(
     assert "features" in refused.err
 
 
+@pytest.mark.slow
 def test_features_of_a_run_are_those_of_its_own_method(
     store: CohortStore, tmp_path: Path, cohort: Cohort
 ) -> None:

@@ -43,6 +43,7 @@ def weight_count(architecture: Architecture) -> int:
     return sum(one.numel() for one in architecture.build().parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("levels", [(4, 2, 1), (4, 2), (2,)])
 def test_levels_come_coarse_to_fine_in_the_sizes_of_the_volume(
@@ -134,6 +135,7 @@ def test_volumes_are_seen_as_coarse_as_those_that_were_learned_from(
             features.for_spacing((1.0, wrong, 1.0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("levels", [(4, 2, 1), (4, 1), (2,)])
 def test_coarser_seen_features_are_those_of_the_means_put_on_the_volumes_levels(

@@ -148,6 +148,7 @@ def test_a_batch_gives_the_bits_of_each_pair_alone(method: Method) -> None:
     assert all(torch.equal(a, b) for a, b in zip(together, copies, strict=True))
 
 
+@pytest.mark.slow
 def test_features_survive_half_precision(method: Method) -> None:
     fixed, moving = prepared(method, textured(4)), prepared(method, textured(5))
     halved = [tuple(part.half() for part in subject) for subject in (fixed, moving)]

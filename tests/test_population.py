@@ -268,6 +268,7 @@ def test_triangles_go_on_where_they_were_with_the_same_bits_on_two_workers(
     assert not other.equals(alone)
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_page_tables_and_lists(
     done: tuple[Path, CohortStore], tmp_path: Path, cohort: Cohort
 ) -> None:

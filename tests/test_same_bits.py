@@ -54,6 +54,7 @@ def alone(store: CohortStore, name: str, tmp_path_factory: pytest.TempPathFactor
     return rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("side", "batch", "at_hand"), [(2, 1, 4), (2, 5, 0), (8, 5, 4), (8, 16, 0)]
 )

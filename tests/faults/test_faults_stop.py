@@ -145,6 +145,7 @@ class NeverCloses:
         raise TimeoutError
 
 
+@pytest.mark.slow
 def test_a_cluster_that_does_not_close_holds_nobody_up() -> None:
     cluster = NeverCloses()
     with closed_in_time(cluster):  # pyright: ignore[reportArgumentType]

@@ -100,6 +100,7 @@ def test_solvers_follow_the_published_ones(case: str, dtype: torch.dtype, inputs
     vectors.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES, ids=NAMES.values())
 @pytest.mark.parametrize("case", PHANTOMS)
 def test_phantom_steps_give_the_published_gradients(
