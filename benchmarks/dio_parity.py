@@ -53,12 +53,7 @@ def same_grid(pairs: int, device: torch.device) -> Tensor:
 
 def check_force(name: str, shape: Shape, moving_shape: Shape, device: torch.device) -> str:
     """Raise ``AssertionError`` unless the force on two pairs is its definition."""
-    given = [
-        features(shape, 12, 2, 1, device),
-        features(moving_shape, 12, 2, 2, device),
-        2 * fields(shape, 3, 2, 3, device) - 1,
-        same_grid(2, device) + 0.01,
-    ]
+    given = _compared_pairs(shape, moving_shape, device)
     weights, settings = fields(shape, 1, 2, 4, device), FORCES[name]
     found = feature_force(
         given[0], given[1], given[2], given[3], settings, weights=weights, active=None
@@ -75,15 +70,12 @@ def check_force_backward(
     derivative: Derivative, shape: Shape, moving_shape: Shape, device: torch.device
 ) -> str:
     """Raise ``AssertionError`` unless a force on two pairs has the gradients of its definition."""
-    given = [
-        features(shape, 12, 2, 1, device),
-        features(moving_shape, 12, 2, 2, device),
-        2 * fields(shape, 3, 2, 3, device) - 1,
-        same_grid(2, device) + 0.01,
-    ]
+    given = _compared_pairs(shape, moving_shape, device)
     seeds = torch.tensor([0.7, -1.3], device=device), fields(shape, 3, 2, 5, device)
+    fixed, moving, vectors, where = given
+    wanted, symmetric = (True, True, True), derivative == "symmetric"
     found = squares_force_backward(
-        *given[:4], seeds, (True, True, True), symmetric=derivative == "symmetric"
+        fixed, moving, vectors, where, seeds, wanted, symmetric=symmetric
     )
 
     def definition(dtype: torch.dtype) -> tuple[Tensor, ...]:
@@ -129,6 +121,16 @@ def check_descent(shape: Shape, device: torch.device, graphs: bool) -> str:
         assert torch.equal(whole, repeated), "descent: another run has other bits"
         assert torch.equal(whole[1:2], one), "descent: a pair alone has other bits"
     return f"descent, {shape}, graphs {graphs}: the same bits alone, in a batch and again"
+
+
+def _compared_pairs(shape: Shape, moving_shape: Shape, device: torch.device) -> list[Tensor]:
+    """Features of two pairs, vectors, and a placement that is off the voxels."""
+    return [
+        features(shape, 12, 2, 1, device),
+        features(moving_shape, 12, 2, 2, device),
+        2 * fields(shape, 3, 2, 3, device) - 1,
+        same_grid(2, device) + 0.01,
+    ]
 
 
 def _compared(

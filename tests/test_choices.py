@@ -1,5 +1,6 @@
 """The YAML files of the workflow scripts: what they may say, and how a script ends."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -53,10 +54,11 @@ def test_lists_and_single_values_are_taken_for_each_other(defaults: Path) -> Non
     [
         ("itertions: 1", "unknown key itertions; possible: subjects, iterations, set, template"),
         ("template: {centre: mean}", "own.yaml, template: unknown key centre; possible: center"),
+        ("template: 3", "own.yaml: template needs KEY: VALUE lines, got 3"),
         ("- a", "need KEY: VALUE lines, got a list"),
         ("a: [", "own.yaml cannot be read as YAML"),
     ],
-    ids=["key", "inner key", "list", "no yaml"],
+    ids=["key", "inner key", "no keys", "list", "no yaml"],
 )
 def test_what_cannot_be_meant_is_refused(defaults: Path, text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message) as caught:
@@ -89,6 +91,17 @@ def test_too_few_subjects_for_the_folds_are_told(tmp_path: Path) -> None:
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 2
     assert "--folds 3: need two subjects a fold, got 4" in ended.stderr
+
+
+@pytest.mark.slow
+def test_the_shell_script_ends_with_the_code_of_what_failed(tmp_path: Path) -> None:
+    command = [PROJECT / "workflows" / "all_pairs.sh", tmp_path / "none", tmp_path / "out"]
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    ended = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=os.environ | {"PATH": path}
+    )
+    assert ended.returncode == 2, ended.stderr
+    assert "error E_" in ended.stderr
 
 
 @pytest.mark.slow

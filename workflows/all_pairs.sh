@@ -19,7 +19,7 @@ mkdir -p "$folder"
 # exit code 1 says that some subjects or pairs failed: the others are worth going on for, and it is
 # the code in the end
 failed=0
-or_some_failed() { [ "$1" -eq 1 ] && failed=1; }
+or_some_failed() { [ "$1" -eq 1 ] || exit "$1"; failed=1; }
 cohort ingest "$source" "$folder/cohort.zarr" --workers "$workers" "$@" || or_some_failed $?
 cohort register "$folder/cohort.zarr" "$folder/run" --workers "$workers" || or_some_failed $?
 cohort report "$folder/run"

@@ -43,6 +43,8 @@ def main() -> None:
         rules = {rule: FusionSettings(rule, **chosen["fusion"]) for rule in chosen["rules"]}
     except ValueError as error:
         raise UsageError("E_FUSION", f"{asked.config}: {error}") from None
+    if not rules:
+        raise UsageError("E_FUSION", f"{asked.config}: rules is empty; need one at least")
     tasks = {
         rule: plan_fusion(
             store,

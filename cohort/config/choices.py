@@ -39,6 +39,9 @@ def _over(known: Mapping[str, Any], chosen: Mapping[str, Any], where: str) -> di
             possible = ", ".join(known)
             raise UsageError("E_CONFIG", f"{where}: unknown key {name}; possible: {possible}")
         if isinstance(known[name], dict):
+            if not isinstance(value or {}, dict):
+                message = f"{where}: {name} needs KEY: VALUE lines, got {value!r}"
+                raise UsageError("E_CONFIG", message)
             found[name] = _over(known[name], value or {}, f"{where}, {name}")
         elif isinstance(known[name], list):
             found[name] = value if isinstance(value, list) else [] if value is None else [value]

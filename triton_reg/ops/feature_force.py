@@ -189,9 +189,8 @@ def _by_reference(
     active: Tensor | None,
     settings: ForceSettings,
 ) -> tuple[Tensor, Tensor]:
-    found = feature_force_reference(
-        fixed, moving, vectors, placement, settings, weights=weights, active=active
-    )
+    given = fixed, moving, vectors, placement, settings
+    found = feature_force_reference(*given, weights=weights, active=active)
     return found.loss.contiguous(), found.gradient.contiguous()
 
 
@@ -234,21 +233,18 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: object) -> None:
 def _backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
     fixed, moving, vectors, placement, weights, active = ctx.saved_tensors
     loss, window, derivative = ctx.values
+    nothing, wanted = [None] * 6, list(ctx.needs_input_grad[:3])
     compiled = has_kernel if fixed.device.type == "cpu" else _has_gpu_kernel
     if loss == "mse" and compiled(fixed, moving, vectors):
-        given = fixed, moving, vectors, placement, weights, active, derivative
-        wanted = ctx.needs_input_grad[:3]
-        found = feature_force_backward(*given, *gradients, list(wanted))
-        return *(one if want else None for one, want in zip(found, wanted, strict=True)), *[
-            None
-        ] * 6
+        found = feature_force_backward(*ctx.saved_tensors, derivative, *gradients, wanted)
+        return *(one if want else None for one, want in zip(found, wanted, strict=True)), *nothing
     settings = ForceSettings(loss=loss, window=window, derivative=derivative)
 
     def force(fixed: Tensor, moving: Tensor, vectors: Tensor) -> tuple[Tensor, ...]:
         given = fixed, moving, vectors, placement, settings
         return tuple(feature_force_reference(*given, weights=weights, active=active))
 
-    return *torch.func.vjp(force, fixed, moving, vectors)[1](gradients), *[None] * 6
+    return *torch.func.vjp(force, fixed, moving, vectors)[1](gradients), *nothing
 
 
 _feature_force.register_autograd(_backward, setup_context=_setup_context)
