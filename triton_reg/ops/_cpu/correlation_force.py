@@ -28,7 +28,7 @@ def correlation_force(fixed, moving, vectors, placement, weight, settings, gradi
     """
     symmetric, mean = settings.derivative == "symmetric", 1 / fixed.size
     shape = fixed.shape[:3]
-    sampled = scratch("force samples", 4, *shape)
+    sampled = scratch("force samples", *shape[:2], 4, shape[2])
     coefficients = scratch("force coefficients", _COEFFICIENTS, *shape)
     gradient[:] = 0
     total = 0.0
@@ -36,28 +36,27 @@ def correlation_force(fixed, moving, vectors, placement, weight, settings, gradi
         still = np.ascontiguousarray(fixed[..., channel])
         searched = np.ascontiguousarray(moving[..., channel])
         _sample(searched, vectors, placement, symmetric, sampled)
-        total += _correlate(still, sampled[0], weight, settings.window, coefficients)
+        total += _correlate(still, sampled, weight, settings.window, coefficients)
         _pull(still, sampled, coefficients, settings.window // 2, placement, mean, gradient)
     return total
 
 
 @njit(**KERNEL)
 def _sample(moving, vectors, placement, symmetric, sampled):
-    """Samples and slopes of ``moving [*m]`` into ``sampled [4, D, H, W]``."""
-    _, depth, height, width = sampled.shape
-    tables, found = tables_of(width), np.empty((4, width), np.float32)
+    """Samples and slopes of ``moving [*m]`` into ``sampled [D, H, 4, W]``."""
+    depth, height, _, width = sampled.shape
+    tables = tables_of(width)
     _, places, weights = tables
     layout = moving.shape[0], moving.shape[1], moving.shape[2], 1
     flat, plane = moving.reshape(moving.size), np.uint64(moving.shape[1] * moving.shape[2])
     for z in range(depth):
         for y in range(height):
             row_taps(vectors, placement, (z, y), layout, symmetric, tables)
-            sample_row(flat, plane, places, weights, found)
-            sampled[:, z, y] = found
+            sample_row(flat, plane, places, weights, sampled[z, y])
 
 
 @njit(**KERNEL)
-def _correlate(fixed, warped, weight, window, coefficients):
+def _correlate(fixed, sampled, weight, window, coefficients):
     """Fill the weighted ``coefficients [3, D, H, W]``; the sum of one minus the correlations.
 
     Fast because sums slide along the first two axes, in float64: what is added is taken away again.
@@ -66,13 +65,13 @@ def _correlate(fixed, warped, weight, window, coefficients):
     radius, shared = window // 2, weight.size == 1
     slab = np.zeros((_PRODUCTS, height, width), np.float64)
     lines = np.empty((_PRODUCTS, width + 2 * radius), np.float64)
-    sums = np.empty((_PRODUCTS, width), np.float64)
-    total = 0.0
+    sums, losses = np.empty((_PRODUCTS, width), np.float64), np.zeros(width, np.float64)
+    everywhere = np.full(width, weight[0, 0, 0])
     for z in range(-radius, depth):
         if z + radius < depth:
-            _add_products(fixed[z + radius], warped[z + radius], 1.0, slab)
+            _add_products(fixed[z + radius], sampled[z + radius], 1.0, slab)
         if z - radius - 1 >= 0:
-            _add_products(fixed[z - radius - 1], warped[z - radius - 1], -1.0, slab)
+            _add_products(fixed[z - radius - 1], sampled[z - radius - 1], -1.0, slab)
         if z < 0:
             continue
         lines[:] = 0
@@ -80,16 +79,17 @@ def _correlate(fixed, warped, weight, window, coefficients):
             _slide(slab, y, radius, lines)
             if y >= 0:
                 _across(lines, sums)
-                weights = weight[0, 0] if shared else weight[z, y]
-                total += _coefficients(sums, weights, np.float64(window) ** 3, z, y, coefficients)
-    return total
+                weights = everywhere if shared else weight[z, y]
+                _coefficients(sums, weights, np.float64(window) ** 3, z, y, coefficients, losses)
+    return losses.sum()
 
 
 @njit(**KERNEL)
-def _add_products(fixed, warped, sign, slab):
+def _add_products(fixed, sampled, sign, slab):
     for y in range(fixed.shape[0]):
+        warped = sampled[y, 0]
         for x in range(fixed.shape[1]):
-            f, w = np.float64(fixed[y, x]), np.float64(warped[y, x])
+            f, w = np.float64(fixed[y, x]), np.float64(warped[x])
             slab[0, y, x] += sign * f
             slab[1, y, x] += sign * w
             slab[2, y, x] += sign * (f * f)
@@ -115,22 +115,26 @@ def _slide(slab, y, radius, lines):
 
 @njit(**KERNEL)
 def _across(lines, sums):
-    """Sums of neighbours along the row, ``[K, W]``."""
+    """Sums of neighbours along the row, ``[K, W]``; two a pass, from the outermost inwards."""
     width = sums.shape[1]
+    wide = lines.shape[1] - width
     for k in range(sums.shape[0]):
-        target = sums[k]
-        target[:] = lines[k, :width]
-        for step in range(1, lines.shape[1] - width + 1):
-            beside = lines[k, step : step + width]
+        target, row = sums[k], lines[k]
+        middle = row[wide // 2 : wide // 2 + width]
+        for x in range(width):  # an assignment of slices would not vectorise
+            target[x] = middle[x]
+        for step in range(wide // 2):
+            before, behind = row[step : step + width], row[wide - step : wide - step + width]
             for x in range(width):
-                target[x] += beside[x]
+                target[x] += before[x] + behind[x]
 
 
 @njit(**KERNEL)
-def _coefficients(sums, weights, count, z, y, out):
-    """Write the weighted derivatives of a row; its weighted sum of one minus the correlations."""
-    total = 0.0
-    shared = weights.shape[0] != sums.shape[1]
+def _coefficients(sums, weights, count, z, y, out, losses):
+    """Write the weighted derivatives of a row; add its weighted one minus correlation to losses.
+
+    Losses are kept apart by their place in the row, as one sum of all would not vectorise.
+    """
     cross_out, own_out, sum_out = out[0, z, y], out[1, z, y], out[2, z, y]
     for x in range(sums.shape[1]):
         f, w = sums[0, x], sums[1, x]
@@ -140,15 +144,14 @@ def _coefficients(sums, weights, count, z, y, out):
         var_warped = max(raw, _FLOOR)
         bottom = var_fixed * var_warped + _FLOOR
         found = (cross * cross + _FLOOR) / bottom
-        share = np.float64(weights[0 if shared else x])
-        total += share * (1 - min(found, 1.0))
+        share = np.float64(weights[x])
+        losses[x] += share * (1 - min(found, 1.0))
         share = share if found <= 1 else 0.0
         of_cross = 2 * cross / bottom * share
         of_own = -found * var_fixed / bottom * share if raw >= _FLOOR else 0.0
         cross_out[x] = f4(of_cross)
         own_out[x] = f4(2 * of_own)
         sum_out[x] = f4(-(of_cross * f + 2 * of_own * w) / count)
-    return total
 
 
 @njit(**KERNEL)
@@ -172,13 +175,13 @@ def _pull(fixed, sampled, coefficients, radius, placement, mean, gradient):
             if y < 0:
                 continue
             _across(lines, sums)
-            still, warped = fixed[z, y], sampled[0, z, y]
+            still, found = fixed[z, y], sampled[z, y]
             for x in range(width):
-                pull = still[x] * sums[0, x] + warped[x] * sums[1, x] + sums[2, x]
+                pull = still[x] * sums[0, x] + found[0, x] * sums[1, x] + sums[2, x]
                 pull = f4(-mean * pull)
-                force[0, x] = pull * sampled[1, z, y, x]
-                force[1, x] = pull * sampled[2, z, y, x]
-                force[2, x] = pull * sampled[3, z, y, x]
+                force[0, x] = pull * found[1, x]
+                force[1, x] = pull * found[2, x]
+                force[2, x] = pull * found[3, x]
             for axis in range(3):
                 lead_z, lead_y = f4(placement[0, 4 + axis]), f4(placement[1, 4 + axis])
                 lead_x, target = f4(placement[2, 4 + axis]), gradient[axis, z, y]
