@@ -4,6 +4,7 @@ import numpy as np
 from numba import njit
 
 from triton_reg.ops._cpu.arithmetic import KERNEL, exp, f4, log
+from triton_reg.ops._cpu.layout import copy_row
 
 # elements a run within a plane: nine rows of that length stay in the first-level cache
 RUN = 1024
@@ -88,7 +89,7 @@ def filter_three_taps(volumes, sides, passes, geometry):
                 if number == 0:
                     below, here = volume[at - plane : at], volume[at : at + plane]
                     if passes == 1:  # the plane below is overwritten already
-                        between[0, z % 3] = here
+                        copy_row(here, between[0, z % 3])
                         below = between[0, (z + 2) % 3] if z > 0 else lines[2]
                     above = volume[at + plane : at + 2 * plane]
                 else:
@@ -153,11 +154,13 @@ def filter_wide(volumes, taps, passes, geometry):
                 for start in range(begin, end, RUN):
                     stop = min(start + RUN, end)
                     target = filtered[start:stop]
-                    target[:] = taps[0, start:stop] * volume[start:stop]
+                    middle, share = volume[start:stop], taps[0, start:stop]
+                    for i in range(stop - start):
+                        target[i] = share[i] * middle[i]
                     for step in range(1, taps.shape[0]):
                         weight = taps[step, start:stop]
                         low = volume[start - step * stride : stop - step * stride]
                         high = volume[start + step * stride : stop + step * stride]
                         for i in range(stop - start):
                             target[i] += weight[i] * (low[i] + high[i])
-                volume[begin:end] = filtered[begin:end]
+                copy_row(filtered[begin:end], volume[begin:end])

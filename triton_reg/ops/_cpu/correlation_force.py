@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit
 
 from triton_reg.ops._cpu.arithmetic import KERNEL, f4
-from triton_reg.ops._cpu.layout import scratch
+from triton_reg.ops._cpu.layout import copy_row, scratch
 from triton_reg.ops._cpu.taps import row_taps, sample_row, tables_of
 
 _FLOOR = 1e-5
@@ -120,9 +120,7 @@ def _across(lines, sums):
     wide = lines.shape[1] - width
     for k in range(sums.shape[0]):
         target, row = sums[k], lines[k]
-        middle = row[wide // 2 : wide // 2 + width]
-        for x in range(width):  # an assignment of slices would not vectorise
-            target[x] = middle[x]
+        copy_row(row[wide // 2 : wide // 2 + width], target)
         for step in range(wide // 2):
             before, behind = row[step : step + width], row[wide - step : wide - step + width]
             for x in range(width):

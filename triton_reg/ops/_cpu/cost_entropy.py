@@ -6,7 +6,7 @@ import numpy as np
 from numba import njit
 
 from triton_reg.ops._cpu.arithmetic import KERNEL, exp, f4, log
-from triton_reg.ops._cpu.layout import zero_planes
+from triton_reg.ops._cpu.layout import copy_row, zero_planes
 
 # elements a run: the costs of 27 labels and the fixed features stay in the second-level cache
 RUN = 1024
@@ -47,7 +47,7 @@ def cost_entropy(fixed, moving, masked, radius, border, cost, entropy):
             taken = min(rows, height - y)
             for c in range(channels):
                 for r in range(taken):
-                    target[c, r * row : r * row + width] = fixed[c, z, y + r]
+                    copy_row(fixed[c, z, y + r], target[c, r * row : r * row + width])
             begin = start + (y + border) * row + border
             count = (taken - 1) * row + width
             _costs(target, moving, channels - masked, radius, row, plane, cost, begin, count)
@@ -55,7 +55,7 @@ def cost_entropy(fixed, moving, masked, radius, border, cost, entropy):
                 _restrict(target, moving, radius, row, plane, cost, begin, count, sums)
             _entropies(cost, begin, count, exponentials, sums)
             for r in range(taken):
-                entropy[z, y + r] = sums[3, r * row : r * row + width]
+                copy_row(sums[3, r * row : r * row + width], entropy[z, y + r])
             for label in range(cost.shape[0]):
                 for left in range(begin, begin + taken * row, row):
                     cost[label, left - border : left] = 0
@@ -151,7 +151,7 @@ def _entropies(cost, begin, count, exponentials, sums):
     keeps the terms small, and with them their rounding, where the labels are equally likely.
     """
     lowest, total, inverse, result = sums[0], sums[1], sums[2], sums[3]
-    lowest[:count] = cost[0, begin : begin + count]
+    copy_row(cost[0, begin : begin + count], lowest[:count])
     for label in range(1, cost.shape[0]):
         costs = cost[label, begin : begin + count]
         for i in range(count):

@@ -5,6 +5,7 @@ from numba import njit
 
 from triton_reg.ops._cpu.aligned import LINE, aligned
 from triton_reg.ops._cpu.arithmetic import KERNEL, f4
+from triton_reg.ops._cpu.layout import copy_row
 
 
 def lattice_samples(shape, lattice):
@@ -95,7 +96,7 @@ def repeat_features(fixed, i, times, target):
             row = fixed[c, i, j]
             for label in range(times):
                 begin = label * points
-                target[j, c, begin : begin + points] = row
+                copy_row(row, target[j, c, begin : begin + points])
 
 
 @njit(**KERNEL)

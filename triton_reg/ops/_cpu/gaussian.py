@@ -9,7 +9,7 @@ import numpy as np
 from numba import njit
 
 from triton_reg.ops._cpu.arithmetic import KERNEL
-from triton_reg.ops._cpu.layout import scratch
+from triton_reg.ops._cpu.layout import copy_row, scratch
 
 _RUN = 2048  # elements whose sums stay in the first-level cache while tap after tap is added
 
@@ -47,7 +47,7 @@ def smooth_volume(volume, taps, planes, out):
         if z >= reach:
             leave_plane(z - reach, taps, planes, volume.shape)
             for y in range(volume.shape[1]):
-                out[z - reach, y] = plane_row(planes[2], y, taps, volume.shape[2])
+                copy_row(plane_row(planes[2], y, taps, volume.shape[2]), out[z - reach, y])
 
 
 @njit(**KERNEL)
@@ -62,7 +62,7 @@ def plane_row(plane, y, taps, width):
 def fill_plane(source, taps, plane):
     """Copy ``source [H, W]`` inside the bordered ``plane``."""
     for y in range(source.shape[0]):
-        plane_row(plane, y, taps, source.shape[1])[:] = source[y]
+        copy_row(source[y], plane_row(plane, y, taps, source.shape[1]))
 
 
 @njit(**KERNEL)

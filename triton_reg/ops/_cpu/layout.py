@@ -50,6 +50,13 @@ def release_scratch() -> None:
 
 
 @njit(**KERNEL)
+def copy_row(source, target):
+    """``target[:] = source``, which numba would copy element by element."""
+    for i in range(target.shape[0]):
+        target[i] = source[i]
+
+
+@njit(**KERNEL)
 def pad(volume, factor, border, out):
     """Copy ``volume [K, D, H, W]`` times ``factor`` into the bordered ``out [K, P]``."""
     channels, depth, height, width = volume.shape
@@ -75,7 +82,7 @@ def crop(volume, border, out):
         for z in range(depth):
             for y in range(height):
                 begin = (z + border) * plane + (y + border) * row + border
-                out[k, z, y] = volume[k, begin : begin + width]
+                copy_row(volume[k, begin : begin + width], out[k, z, y])
 
 
 @njit(**KERNEL)

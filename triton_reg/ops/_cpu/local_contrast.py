@@ -6,6 +6,7 @@ import numpy as np
 from numba import njit
 
 from triton_reg.ops._cpu.arithmetic import KERNEL, f4
+from triton_reg.ops._cpu.layout import copy_row
 
 
 def local_contrast(volume: np.ndarray, widths: tuple[int, ...], floor: float) -> np.ndarray:
@@ -30,7 +31,7 @@ def _along_rows(volume, radius, sums):
     padded = np.empty((2, width + 2 * radius), np.float32)
     for z in range(depth):
         for y in range(height):
-            padded[0, radius : radius + width] = volume[z, y]
+            copy_row(volume[z, y], padded[0, radius : radius + width])
             padded[0, :radius] = volume[z, y, 0]
             padded[0, radius + width :] = volume[z, y, width - 1]
             for x in range(padded.shape[1]):

@@ -4,6 +4,7 @@ import numpy as np
 from numba import njit
 
 from triton_reg.ops._cpu.arithmetic import KERNEL, exp, f4
+from triton_reg.ops._cpu.layout import copy_row
 
 _TINY = np.finfo(np.float32).tiny
 
@@ -76,14 +77,14 @@ def _plane_sums(padded, starts, z, radius, square, row_sums, out):
         square[:radius] = square[radius]
         square[radius + width :] = square[radius + width - 1]
         target = row_sums[y]
-        target[:] = square[:width]
+        copy_row(square, target)
         for step in range(1, 2 * radius + 1):
             shifted = square[step : step + width]
             for x in range(width):
                 target[x] += shifted[x]
     for y in range(height):
         target = out[y]
-        target[:] = row_sums[max(y - radius, 0)]
+        copy_row(row_sums[max(y - radius, 0)], target)
         for step in range(1 - radius, radius + 1):
             values = row_sums[min(max(y + step, 0), height - 1)]
             for x in range(width):
@@ -98,7 +99,7 @@ def variances_below_lowest(distances):
     total = 0.0
     for z in range(depth):
         for y in range(height):
-            lowest[:] = distances[0, z, y]
+            copy_row(distances[0, z, y], lowest)
             for c in range(1, channels):
                 values = distances[c, z, y]
                 for x in range(width):
