@@ -3,7 +3,7 @@
 #   make test    set up, then run the whole test suite
 #   make check   set up, then run its quick part (under 3 minutes)
 #   make peers   set up, then register with other tools too and compare (minutes; DATA=, SLOW=--slow)
-#   make readme  put the figures of benchmarks/results into the README
+#   make readme  put the figures of benchmarks/results into the README and benchmarks/README
 
 PYTHON ?= python3
 BIN := .venv/bin

@@ -1,4 +1,4 @@
-"""Rows of results files, and the Markdown that the README makes of them."""
+"""Rows of results files, and the Markdown that pages make of them."""
 
 import csv
 import textwrap

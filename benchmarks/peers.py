@@ -1,4 +1,4 @@
-"""VoxelOpt beside the registration tools that people use: one run, one machine, one core.
+"""Our methods beside the registration tools that people use: one run, one machine, one core.
 
     make peers                                                           (Linux)
     python benchmarks/peers.py cohort.zarr --pairs 6
@@ -14,13 +14,13 @@ All displacements are measured by the same code: labels move with the nearest ne
 mean over the structures that both subjects have, and has to agree with that of the labels as the
 tool itself warps them. Seconds are the median of the registration call alone, on the wall and of
 the processor, without imports and conversions (ANTs writes its transforms within the call); for
-VoxelOpt features of both scans, which a cohort makes once a subject, stand apart. Memory is the
-most that the process held, libraries and all scans included. Beside each peer stand VoxelOpt's
-settings with the sd of ln det J nearest to its own. SyN with cross-correlation takes minutes a pair
-and runs with ``--slow`` only. FireANTs is not among the peers: its package asks for another version
-of SimpleITK than this environment holds.
+ours features of both scans, which a cohort makes once a subject, stand apart. Memory is the most
+that the process held, libraries and all scans included. Beside each peer stand the settings of
+VoxelOpt and of DIO with the sd of ln det J nearest to its own. SyN with cross-correlation takes
+minutes a pair and runs with ``--slow`` only. FireANTs is not among the peers: its package asks for
+another version of SimpleITK than this environment holds.
 
-Rows are written to ``benchmarks/results/peers_<name>.csv``.
+Rows are written to ``benchmarks/results/peers_<name>.csv``, and a picture of them beside it.
 """
 
 # ruff: noqa: T201
@@ -39,7 +39,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from benchmarks.peers_voxelopt import OURS
+from benchmarks.peers_ours import AS_SMOOTH, OURS
+from benchmarks.peers_plot import draw
 from cohort.data.store import CohortStore
 from cohort.studies.bench.machine import cpu_name
 from cohort.studies.bench.peers import ENVIRONMENT, SCRIPT, SLOW, TOLERANCE
@@ -55,7 +56,7 @@ MEASURES = ("dice_before", "dice_mean", "sdlogj", "folding")
 COSTS = ("register_s", "register_cpu_s", "features_s")
 COLUMNS: list[str] = [
     "tool", "settings", "version", "pairs", *MEASURES, *COSTS, "peak_mib",
-    "matched", "matched_dice", "matched_sdlogj", "matched_s", "cpu", "date",
+    *AS_SMOOTH, "cpu", "date",
 ]  # fmt: skip
 Row = dict[str, str]
 
@@ -103,7 +104,7 @@ def run_tool(name: str, case: Case, folder: Path) -> list[dict[str, np.ndarray]]
         RuntimeError: if its process fails; the message ends with what it said last.
     """
     ours = name in OURS
-    script = HERE / "peers_voxelopt.py" if ours else SCRIPT
+    script = HERE / "peers_ours.py" if ours else SCRIPT
     np.savez(folder / "pairs.npz", **case._asdict())
     done = subprocess.run(
         [sys.executable if ours else PEERS_PYTHON, script, name, folder / "pairs.npz", folder],
@@ -159,15 +160,17 @@ def measured(name: str, case: Case, outcomes: list[dict[str, np.ndarray]]) -> Ro
     }
 
 
-def matched(row: Row, ours: list[Row]) -> Row:
-    """What of ours is nearest to a row in smoothness."""
-    nearest = min(ours, key=lambda one: abs(float(one["sdlogj"]) - float(row["sdlogj"])))
-    return {
-        "matched": nearest["tool"],
-        "matched_dice": nearest["dice_mean"],
-        "matched_sdlogj": nearest["sdlogj"],
-        "matched_s": nearest["register_s"],
+def as_smooth(row: Row, ours: list[Row]) -> Row:
+    """What of each family of ours is nearest to a row in smoothness, by name."""
+
+    def apart(one: Row) -> float:
+        return abs(float(one["sdlogj"]) - float(row["sdlogj"]))
+
+    families = {
+        column: [one for one in ours if one["tool"].split(",")[0] == family]
+        for column, family in AS_SMOOTH.items()
     }
+    return {column: min(own, key=apart)["tool"] for column, own in families.items() if own}
 
 
 def run_all(case: Case, names: list[str], results: Path) -> list[str]:
@@ -185,7 +188,8 @@ def run_all(case: Case, names: list[str], results: Path) -> list[str]:
             print(f"left out: {error}", file=sys.stderr)
             failed.append(name)
             continue
-        beside = {} if name in OURS else matched(row, [one for one in rows if one["tool"] in OURS])
+        ours = [one for one in rows if one["tool"] in OURS]
+        beside = {} if name in OURS else as_smooth(row, ours)
         rows.append({**row, **beside, **about})
         print(*({**row, **beside}.values()), sep="  ", flush=True)
         with results.open("w", newline="") as file:
@@ -209,7 +213,10 @@ def main() -> int:
     case = read_case(arguments.data, arguments.pairs)
     name = arguments.name or arguments.data.stem.partition("_")[0]
     names = [*OURS, *(tool for tool in TOOLS if arguments.slow or tool not in SLOW)]
-    return 1 if run_all(case, names, HERE / "results" / f"peers_{name}.csv") else 0
+    results = HERE / "results" / f"peers_{name}.csv"
+    failed = run_all(case, names, results)
+    draw(results, results.with_suffix(".png"))
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

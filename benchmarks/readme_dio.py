@@ -1,4 +1,4 @@
-"""The README's tables of DIO, made of the committed results."""
+"""Tables of DIO, made of the committed results."""
 
 import statistics
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from benchmarks.markdown_tables import fraction, machine, paragraph, rows_of, table, whole
 
-# rows of dio_quality.csv that stand in the README, and how they are called there
+# rows of dio_quality.csv that are shown, and how they are called there
 _QUALITY = {
     "default": "`DIO()`",
     "free-form": '`DIO(transform="freeform")`',

@@ -1,24 +1,25 @@
-"""The README's measured figures, made of the committed results.
+"""The measured figures of the two README files, made of the committed results.
 
     make readme
 
-Rewrites what stands between the two marks in ``README.md`` by the files of ``benchmarks/results``.
-A file that is not there has no table. ``tests/test_readme_table.py`` fails where the README and the
-results differ.
+Rewrites what stands between the two marks in ``README.md``, which has what a newcomer asks for, and
+``benchmarks/README.md``, which has the rest, by the files of ``benchmarks/results``. A file that is
+not there has no table. ``tests/test_readme_table.py`` fails where pages and results differ.
 """
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.markdown_tables import Row, fraction, machine, paragraph, rows_of, table, whole
+from benchmarks.markdown_tables import fraction, machine, paragraph, rows_of, table, whole
 from benchmarks.readme_bench import bench_cells
 from benchmarks.readme_dio import dio_brains, dio_kernels, dio_quality, dio_trained
+from benchmarks.readme_peers import headline, peers
 
 PROJECT = Path(__file__).parents[1]
-README = PROJECT / "README.md"
 RESULTS = PROJECT / "benchmarks" / "results"
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
-# rows of voxelopt_quality.csv that stand in the README, and how they are called there
+# rows of voxelopt_quality.csv that are shown, and how they are called there
 QUALITY = {
     "published settings, MIND, full grid": "published settings on the full grid, MIND",
     "default level settings, MIND": "`VoxelOpt(features=MindSSC())`",
@@ -33,7 +34,7 @@ PDD_QUALITY = {
     "first stage alone": "its first stage alone",
     "two_warp preset, MIND, scale 100": "`PDDNet.two_warp(MindSSC())`, cost times 100",
 }
-# cases of pdd_cpu.csv that stand in the README
+# cases of pdd_cpu.csv that are shown
 PDD_CASES = (
     "correlation 29³ x 11³ x 24",
     "round of messages 29³ x 11³",
@@ -126,37 +127,6 @@ def pdd_kernels(results: Path) -> list[str]:
     return [intro, table(head, lines)]
 
 
-def peers(results: Path) -> list[str]:
-    """Other tools on the same pairs, from ``peers_ixi6.csv``."""
-    rows = {row["tool"]: row for row in rows_of(results / "peers_ixi6.csv")}
-    ours = rows.get("VoxelOpt")
-    if ours is None:
-        return []
-    features_s = float(ours["features_s"])
-    intro = paragraph(
-        f"The same pairs with other tools, in one run on one core of an {machine(ours)} (`make "
-        "peers SLOW=--slow`). Seconds are those of the processor, a pair; VoxelOpt's are matching "
-        "alone, and the features of both scans, made once a scan in a cohort, take "
-        f"{features_s:.2f} s. MiB are the whole process. The last column is VoxelOpt with the "
-        "settings whose sd ln det J comes nearest to that tool's:"
-    )
-    head = "| version | settings | Dice | sd ln det J | s | MiB | VoxelOpt as smooth: Dice / sd / s"
-    lines = []
-    for name, row in rows.items():
-        if row is ours or row["matched"]:
-            settings = row["settings"] or "defaults"
-            beside = " / ".join(measures(rows[row["matched"]])) if row["matched"] else ""
-            memory = whole(row["peak_mib"])
-            lines.append((name, row["version"], settings, *measures(row), memory, beside))
-    return [intro, table(head, lines)]
-
-
-def measures(row: Row) -> tuple[str, str, str]:
-    """Dice, sd of ln det J and seconds of a tool."""
-    seconds = f"{float(row['register_cpu_s']):.2f}"
-    return fraction(row["dice_mean"]), fraction(row["sdlogj"]), seconds
-
-
 def cohorts(results: Path) -> list[str]:
     """Whole runs of ``cohort register``, the last of each kind in ``cohort_run.csv``."""
     last = {(row["data"], row["workers"]): row for row in rows_of(results / "cohort_run.csv")}
@@ -191,31 +161,35 @@ def gpus(results: Path) -> list[str]:
     return ["On a GPU, features ready (`benchmarks/voxelopt_gpu.py`):", table(head, lines)]
 
 
-TABLES = (
-    kernels, pdd_kernels, dio_kernels, quality, peers, pdd_quality, dio_quality, dio_brains,
-    dio_trained,
-    bench_cells, cohorts, gpus,
-)  # fmt: skip
+# of each page what stands between its marks, in order
+PAGES: dict[Path, tuple[Callable[[Path], list[str]], ...]] = {
+    PROJECT / "README.md": (headline, bench_cells, cohorts, gpus),
+    PROJECT / "benchmarks" / "README.md": (
+        kernels, pdd_kernels, dio_kernels, quality, peers, pdd_quality, dio_quality, dio_brains,
+        dio_trained,
+    ),
+}  # fmt: skip
 
 
-def block(results: Path = RESULTS) -> str:
-    """All tables, as they stand between the marks."""
-    parts = [part for one in TABLES for part in one(results)]
+def block(page: Path, results: Path = RESULTS) -> str:
+    """The tables of a page, as they stand between its marks."""
+    parts = [part for one in PAGES[page] for part in one(results)]
     return "\n\n".join((BEGIN, *parts, END))
 
 
-def rewritten(readme: str, results: Path = RESULTS) -> str:
-    """The README with its block made anew.
+def rewritten(page: Path, text: str, results: Path = RESULTS) -> str:
+    """The text of a page with its block made anew.
 
     Raises:
         ValueError: unless each mark stands in it once, in their order.
     """
-    before, begin, rest = readme.partition(BEGIN)
+    before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end) or BEGIN in rest or END in after:
-        raise ValueError(f"the README must have {BEGIN} and then {END}, once each")
-    return f"{before}{block(results)}{after}"
+        raise ValueError(f"{page} must have {BEGIN} and then {END}, once each")
+    return f"{before}{block(page, results)}{after}"
 
 
 if __name__ == "__main__":
-    README.write_text(rewritten(README.read_text()))
+    for page in PAGES:
+        page.write_text(rewritten(page, page.read_text()))

@@ -41,7 +41,7 @@ _COMMANDS = (
     (morphometry.morphometry, "cohort morphometry template --design groups.csv"),
     (exports.apply_command, "cohort apply run --fixed a --moving b --labels b_labels.nii.gz"),
     (exports.export_command, "cohort export run --fixed a --moving b --to itk --out transforms"),
-    (fuse.fuse_command, "cohort fuse cohort.zarr segmented --targets new-* --atlases atlas-*"),
+    (fuse.fuse_command, "cohort fuse cohort.zarr segmented --targets 'new-*' --atlases 'atlas-*'"),
     (upkeep.verify_command, "cohort verify run"),
     (upkeep.repair_command, "cohort repair run"),
     (bench.bench_command, "cohort bench measured --quick"),

@@ -1,5 +1,6 @@
 """Displacements of other tools mean what ours mean, and rows say what was measured."""
 
+import csv
 import sys
 from pathlib import Path
 
@@ -9,8 +10,9 @@ import torch
 from helpers import ellipsoids, smooth_volume, tiny_cohort
 
 from benchmarks import peers
-from benchmarks.peers import Case, matched, measured, read_case, ring, run_tool
-from benchmarks.peers_voxelopt import OURS
+from benchmarks.peers import Case, as_smooth, measured, read_case, ring, run_tool
+from benchmarks.peers_ours import AS_THEY_COME, OURS
+from benchmarks.peers_plot import draw
 from cohort.data.geometry import Grid
 from cohort.data.store import CohortStore, Subject
 from cohort.studies.bench.peers_tools import TOOLS, from_itk
@@ -39,7 +41,7 @@ def shifted_case() -> Case:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["VoxelOpt", *TOOLS])
+@pytest.mark.parametrize("name", [*AS_THEY_COME, *TOOLS])
 def test_a_known_translation_is_found_in_voxels_and_tensor_order(name: str, tmp_path: Path) -> None:
     if name in TOOLS and not peers.PEERS_PYTHON.exists():
         pytest.skip(f"no environment of the other tools at {peers.PEERS_PYTHON}: run `make peers`")
@@ -71,17 +73,32 @@ def test_itk_vectors_become_voxels_in_tensor_order() -> None:
     assert voxels[:, 1, 2, 3].tolist() == [2.0, -1.0, 3.0]
 
 
-def test_ours_nearest_in_smoothness_stands_beside_a_peer() -> None:
-    ours = [
-        {"tool": name, "dice_mean": dice, "sdlogj": smooth, "register_s": "1"}
-        for name, dice, smooth in (
-            ("a", "0.60", "0.20"),
-            ("b", "0.61", "0.26"),
-            ("c", "0.62", "0.4"),
-        )
-    ]
-    beside = matched({"sdlogj": "0.24"}, ours)
-    assert (beside["matched"], beside["matched_dice"]) == ("b", "0.61")
+def test_of_each_family_the_nearest_in_smoothness_stands_beside_a_peer() -> None:
+    smooth = {
+        "VoxelOpt": "0.20",
+        "VoxelOpt, b": "0.26",
+        "DIO": "0.27",
+        "DIO, c": "0.22",
+        "PDD": "0.24",
+    }
+    ours = [{"tool": name, "sdlogj": own} for name, own in smooth.items()]
+    beside = as_smooth({"sdlogj": "0.24"}, ours)
+    assert beside == {"voxelopt_as_smooth": "VoxelOpt, b", "dio_as_smooth": "DIO, c"}
+    assert as_smooth({"sdlogj": "0.24"}, ours[:1]) == {"voxelopt_as_smooth": "VoxelOpt"}
+
+
+def test_the_picture_names_ours_as_they_come_and_every_peer(tmp_path: Path) -> None:
+    tools = (*AS_THEY_COME, "DIO, steps of 0.2", "greedy NCC")
+    with (tmp_path / "peers.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, ("tool", "dice_mean", "sdlogj", "register_cpu_s"))
+        writer.writeheader()
+        for place, tool in enumerate(tools):
+            writer.writerow(
+                dict(zip(writer.fieldnames, (tool, 0.6, 0.2 + place / 50, 1), strict=True))
+            )
+    draw(tmp_path / "peers.csv", tmp_path / "peers.svg")
+    drawn = (tmp_path / "peers.svg").read_text()
+    assert [tool for tool in tools if f"<!-- {tool} -->" not in drawn] == ["DIO, steps of 0.2"]
 
 
 def test_neighbours_are_paired_and_the_last_with_the_first() -> None:

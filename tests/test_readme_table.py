@@ -1,12 +1,13 @@
-"""The README's measured figures are those of the committed results."""
+"""The measured figures of pages are those of the committed results."""
 
 import csv
 from pathlib import Path
 
 import pytest
 
-from benchmarks import readme_table
-from benchmarks.readme_table import BEGIN, END, README, RESULTS, block, rewritten
+from benchmarks.readme_table import BEGIN, END, PAGES, PROJECT, block, rewritten
+
+README, MEASURED = PROJECT / "README.md", PROJECT / "benchmarks" / "README.md"
 
 
 def write_rows(path: Path, rows: list[dict[str, str]]) -> None:
@@ -16,13 +17,15 @@ def write_rows(path: Path, rows: list[dict[str, str]]) -> None:
         writer.writerows(rows)
 
 
-def test_the_readme_says_what_the_results_say() -> None:
-    readme = README.read_text()
-    assert rewritten(readme, RESULTS) == readme, "the results have changed: run `make readme`"
+@pytest.mark.parametrize("page", PAGES, ids=["README", "benchmarks"])
+def test_pages_say_what_the_results_say(page: Path) -> None:
+    text = page.read_text()
+    assert rewritten(page, text) == text, "the results have changed: run `make readme`"
 
 
-def test_a_results_file_that_is_absent_has_no_table(tmp_path: Path) -> None:
-    assert block(tmp_path) == f"{BEGIN}\n\n{END}"
+@pytest.mark.parametrize("page", PAGES, ids=["README", "benchmarks"])
+def test_a_results_file_that_is_absent_has_no_table(page: Path, tmp_path: Path) -> None:
+    assert block(page, tmp_path) == f"{BEGIN}\n\n{END}"
 
 
 def test_the_last_run_counts_and_ratios_are_of_medians(tmp_path: Path) -> None:
@@ -34,32 +37,44 @@ def test_the_last_run_counts_and_ratios_are_of_medians(tmp_path: Path) -> None:
         for name, ms, mib in runs
     ]
     write_rows(tmp_path / "voxelopt_cpu.csv", rows)
-    made = block(tmp_path)
+    made = block(MEASURED, tmp_path)
     assert "| plain PyTorch, the definition | 4,000 | 1 | 490 |" in made
     assert "| compiled kernels | 400 | 10.0 | 271 |" in made
     assert "AMD EPYC family 26 (" in made
 
 
+def peer_rows() -> list[dict[str, str]]:
+    """Ours as they come, settings as smooth as greedy, and greedy."""
+    row = dict.fromkeys(("version", "settings", "voxelopt_as_smooth", "dio_as_smooth"), "")
+    row |= {"dice_before": "0.4795", "features_s": "0.22", "peak_mib": "500", "cpu": "C"}
+    names = ("tool", "dice_mean", "sdlogj", "register_cpu_s")
+    measured = (
+        ("VoxelOpt", "0.6175", "0.3006", "0.21"), ("VoxelOpt, b", "0.6039", "0.2292", "0.22"),
+        ("DIO", "0.6461", "0.2702", "2.1"), ("DIO, c", "0.6431", "0.2413", "2.2"),
+        ("greedy", "0.6319", "0.2388", "4.95"),
+    )  # fmt: skip
+    rows = [{**row, **dict(zip(names, one, strict=True))} for one in measured]
+    rows[-1] |= {"settings": "NCC", "version": "1.4", "features_s": ""}
+    rows[-1] |= {"voxelopt_as_smooth": "VoxelOpt, b", "dio_as_smooth": "DIO, c"}
+    return rows
+
+
 def test_a_peer_stands_beside_ours_at_its_smoothness(tmp_path: Path) -> None:
-    row = {
-        "version": "",
-        "settings": "",
-        "features_s": "",
-        "peak_mib": "500",
-        "cpu": "C",
-        "matched": "",
-    }
-    numbers = ("tool", "dice_mean", "sdlogj", "register_cpu_s")
-    ours = {**row, **dict(zip(numbers, ("VoxelOpt", "0.6175", "0.3006", "0.21"), strict=True))}
-    smooth = {**row, **dict(zip(numbers, ("smooth", "0.6039", "0.2292", "0.22"), strict=True))}
-    peer = {**row, **dict(zip(numbers, ("greedy", "0.6319", "0.2388", "4.95"), strict=True))}
-    ours["features_s"] = "0.22"
-    peer |= {"settings": "NCC", "version": "1.4", "matched": "smooth"}
-    write_rows(tmp_path / "peers_ixi6.csv", [ours, smooth, peer])
-    lines = block(tmp_path).splitlines()
-    assert "| VoxelOpt |  | defaults | .618 | .301 | 0.21 | 500 |  |" in lines
-    assert "| greedy | 1.4 | NCC | .632 | .239 | 4.95 | 500 | .604 / .229 / 0.22 |" in lines
-    assert not [line for line in lines if line.startswith("| smooth")]
+    write_rows(tmp_path / "peers_ixi6.csv", peer_rows())
+    lines = block(MEASURED, tmp_path).splitlines()
+    assert "| VoxelOpt |  | defaults | .618 | .301 | 0.21 | 500 |  |  |" in lines
+    beside = ".604 / .229 / 0.22 | .643 / .241 / 2.20"
+    assert f"| greedy | 1.4 | NCC | .632 | .239 | 4.95 | 500 | {beside} |" in lines
+    assert not [line for line in lines if line.startswith(("| VoxelOpt, b", "| DIO, c"))]
+
+
+def test_the_headline_has_ours_what_of_dio_is_as_smooth_and_peers(tmp_path: Path) -> None:
+    write_rows(tmp_path / "peers_ixi6.csv", peer_rows())
+    lines = block(README, tmp_path).splitlines()
+    assert [line.split(" |")[0] for line in lines if line.startswith("| ")][2:] == [
+        "| VoxelOpt", "| DIO", "| DIO, c", "| greedy",
+    ]  # fmt: skip
+    assert "| DIO, c | .643 | .241 | 2.20 | 500 |" in lines
 
 
 def test_a_card_shows_whole_pairs_as_the_method_chooses_them(tmp_path: Path) -> None:
@@ -68,7 +83,7 @@ def test_a_card_shows_whole_pairs_as_the_method_chooses_them(tmp_path: Path) -> 
     names = ("default, chosen, graphs", "default, chosen, launches", "default, (1, 1), graphs")
     rows = [{**row, "name": name} for name in names]
     write_rows(tmp_path / "voxelopt_gpu_card.csv", rows)
-    lines = block(tmp_path).splitlines()
+    lines = block(README, tmp_path).splitlines()
     shown = [line for line in lines if line.startswith("| Card")]
     assert shown == ["| Card | 96 x 80 x 128 | default, fast | 64 | 1.23 | 810 | 2,048 |"]
 
@@ -78,7 +93,7 @@ def test_whole_runs_show_the_last_of_each_number_of_workers(tmp_path: Path) -> N
     runs = [("1", "1000"), ("2", "1"), ("2", "12345.6")]
     rows = [{**row, "workers": workers, "pairs_per_hour": rate} for workers, rate in runs]
     write_rows(tmp_path / "cohort_run.csv", rows)
-    lines = block(tmp_path).splitlines()
+    lines = block(README, tmp_path).splitlines()
     shown = [line for line in lines if line.startswith("| brains")]
     assert shown == [
         "| brains | 552 | 1 | 1,000 | .548 | .390 |",
@@ -86,7 +101,7 @@ def test_whole_runs_show_the_last_of_each_number_of_workers(tmp_path: Path) -> N
     ]
 
 
-@pytest.mark.parametrize("readme", ["nothing", BEGIN, END + BEGIN, f"{BEGIN}{END}{BEGIN}{END}"])
-def test_a_readme_without_its_marks_is_refused(readme: str) -> None:
-    with pytest.raises(ValueError, match="the README must have <!-- measured: begin"):
-        readme_table.rewritten(readme)
+@pytest.mark.parametrize("text", ["nothing", BEGIN, END + BEGIN, f"{BEGIN}{END}{BEGIN}{END}"])
+def test_a_page_without_its_marks_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"README.md must have <!-- measured: begin"):
+        rewritten(README, text)
