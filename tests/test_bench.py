@@ -14,7 +14,7 @@ import torch
 from command_line import Cohort
 from helpers import tiny_cohort
 
-from benchmarks.readme_table import block
+from benchmarks.readme_table import PROJECT, block
 from cohort.errors import UsageError
 from cohort.report.bench import bench_markdown, write_bench
 from cohort.studies.bench import apart, cell, floors, study, timing
@@ -254,6 +254,15 @@ def test_a_card_gives_energy_and_a_table(tmp_path: Path) -> None:
     assert parse_reading("") == {}
 
 
+def test_a_folder_of_something_else_is_refused_and_stays_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("somebody's run")
+    with pytest.raises(UsageError, match=r"is no study and not empty; need a new or an empty"):
+        Kept(tmp_path, {"processor": "A"})
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert (tmp_path / "run" / "run.json").read_text() == "somebody's run"
+
+
 def test_another_machine_needs_another_folder(tmp_path: Path) -> None:
     Kept(tmp_path, {"processor": "A", "torch": "2", "cores": "2"})
     Kept(tmp_path, {"processor": "A", "torch": "2", "cores": "1"})
@@ -400,7 +409,7 @@ def test_the_readme_shows_methods_by_shapes_of_each_machine(tmp_path: Path) -> N
             {**CELL, "method": "dio", "shape": "96x112x96", "status": "E_METHOD"},
             {**CELL, "batch": 4, "pairs_per_hour": 1.0}]  # fmt: skip
     write_table(folder / "cells.csv", CELLS, rows)
-    lines = block(tmp_path).splitlines()
+    lines = block(PROJECT / "README.md", tmp_path).splitlines()
     assert "|  | 96 x 80 x 128 | 96 x 112 x 96 | Dice | EPE, mm | MiB |" in lines
     assert "| VoxelOpt | 18,000 (18,000) | 18,000 (36,000) | .900 | 1.50 | 900 |" in lines
     assert not [line for line in lines if line.startswith("| DIO")]

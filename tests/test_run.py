@@ -111,6 +111,16 @@ def test_a_stopped_run_goes_on_and_does_no_pair_twice(
     assert decided(run_dir).equals(reference)
 
 
+def test_a_plain_loop_loads_its_kernels_before_its_first_pair(
+    store: CohortStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir, loaded = planned(tmp_path / "run", store), []
+    monkeypatch.setattr("cohort.engine.run.warm", lambda one: loaded.append(part_names(run_dir)))
+    run(run_dir, store)
+    run(run_dir, store)  # nothing is left to do
+    assert loaded == [[]]
+
+
 def test_parts_that_are_lost_are_made_again(
     store: CohortStore, tmp_path: Path, reference: pl.DataFrame
 ) -> None:

@@ -26,6 +26,7 @@ from cohort.engine.stop import Stopped, forget_stop, is_stopped, signals_answere
 from cohort.engine.team import PLAIN, Team
 from cohort.engine.tile import TileReport, run_tile
 from cohort.engine.tiles import Tiles, panel_width
+from cohort.engine.warm import warm
 
 _TILE_ID = re.compile(r"\d{5,}-\d{5,}")
 
@@ -190,6 +191,7 @@ def _work(
     if on_dashboard:
         check_dashboard(team)
     workbench = opening.open()
+    warm(workbench)
     for position in range(len(tiles)):
         if is_stopped(opening.run_dir):
             return

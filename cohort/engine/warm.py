@@ -1,4 +1,4 @@
-"""Load a worker's compiled kernels before its first pair: what is loaded then is no pair's time."""
+"""Load compiled kernels before the first pair: what is loaded then is no pair's time."""
 
 import logging
 

@@ -51,20 +51,26 @@ class Kept:
 
         Raises:
             UsageError: ``E_BENCH`` if it holds measurements of another machine or other versions,
-                or of something else.
+                or of something else, or anything that is no study.
             StorageError: if it cannot be made.
         """
         self.done = out / "done"
+        self.run = out / "measured_run"  # of the whole run that is being measured
+        file = out / "machine.json"
         try:
-            self.done.mkdir(parents=True, exist_ok=True)
+            if out.is_dir() and any(out.iterdir()) and not file.is_file():
+                raise UsageError(
+                    "E_BENCH", f"{out} is no study and not empty; need a new or an empty folder"
+                )
+            out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise storage_error(out, error) from error
-        file = out / "machine.json"
         if file.is_file():
             _check_same(file, {name: machine[name] for name in _SAME if name in machine},
                         "another machine or version")  # fmt: skip
         else:
             write_atomic(file, to_json(dict(machine)))
+        self.done.mkdir(exist_ok=True)
         file, asked = out / _MEASURED, dict(measured or {})
         known = _check_same(file, asked, "something else") if file.is_file() else {}
         if asked.keys() - known.keys():

@@ -134,7 +134,7 @@ class _Study:
     def run(self, variant: Variant, workers: int) -> None:
         task = RunTask(self.pairs(self.settings.shapes[0]), variant, self.settings.device, workers)
         facts = {**_facts(variant, task.pairs.shape), "device": task.device, "workers": workers}
-        self.measured(task.key, partial(measure_run, task, self.out / "run"), facts)
+        self.measured(task.key, partial(measure_run, task, self.kept.run), facts)
 
 
 def _facts(variant: Variant, shape: Shape) -> Row:
