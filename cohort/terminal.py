@@ -213,6 +213,7 @@ def say_comparison(
 def summary_rows(summary: Summary) -> dict[str, object]:
     """The headline numbers of a run, those that were measured."""
     rows: dict[str, object] = {"pairs": f"{summary.ok:,} ok, {summary.failed:,} failed"}
+    rows |= {f"failed with {code}": message for code, message in summary.reasons.items()}
     for name, before, after, unit in (
         ("mean Dice", summary.dice_before, summary.dice_mean, ""),
         ("NCC", summary.ncc_before, summary.ncc, ""),

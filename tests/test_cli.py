@@ -152,6 +152,7 @@ def test_failed_pairs_give_1_and_their_codes(cohort: Cohort, store: Path, tmp_pa
     register = ("register", store, tmp_path / "run", "--workers", 0, *QUICK)
     shown = cohort(*register)
     assert (shown.code, "2 ok, 4 failed" in shown.out) == (1, True)
+    assert "failed with E_CORRUPT" in shown.out
     status = cohort("status", tmp_path / "run", "--json")
     assert (status.code, status.json["failures"]) == (0, {"E_CORRUPT": 4})
     assert "failed with E_CORRUPT" in cohort("status", tmp_path / "run").out

@@ -17,7 +17,7 @@ from small_cohort import GRID, labels, volume
 
 from cohort.data import object_place
 from cohort.data.layout import commit_key
-from cohort.data.object_client import ObstoreClient
+from cohort.data.object_client import ObstoreClient, service_error
 from cohort.data.places import place_of
 from cohort.data.store import CohortStore, Subject
 from cohort.errors import RunActiveError, StorageError, SubjectError, UsageError
@@ -356,6 +356,22 @@ def test_an_endpoint_that_is_gone_is_no_subjects_fault() -> None:
         server.stop()
         with pytest.raises(StorageError, match="error sending request"):
             store.read("a")
+
+
+@pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"])
+def test_an_endpoint_without_its_scheme_is_refused(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "127.0.0.1:9000")
+    with pytest.raises(UsageError, match=rf"{name} is '127.0.0.1:9000'; need .* http://") as caught:
+        CohortStore.open("s3://bucket/cohort.zarr")
+    assert caught.value.code == "E_STORE"
+
+
+def test_credentials_that_nobody_gave_are_said_to_be_missing() -> None:
+    asked = "Error performing PUT http://169.254.169.254/latest/api/token in 2ms: 403 Forbidden"
+    said = service_error("s3://bucket/a", RuntimeError(asked)).message
+    assert said.startswith("s3://bucket/a: there are no credentials: neither AWS_ACCESS_KEY_ID and")
 
 
 def test_a_local_store_that_was_copied_is_read(url: str, tmp_path: Path) -> None:

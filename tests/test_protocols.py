@@ -3,22 +3,25 @@
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import polars as pl
 import pytest
 import yaml
-from helpers import PROJECT, ellipsoids, smooth_volume
+from helpers import PROJECT, ellipsoids, smooth_volume, tiny_cohort
+from small_run import damage, planned
 
 from cohort.config.protocol import Case, Protocol, read_protocol
 from cohort.config.training import training_config
 from cohort.data.geometry import Grid
 from cohort.data.nifti import write_nifti
 from cohort.data.store import CohortStore
+from cohort.engine.run import run
 from cohort.errors import UsageError
-from cohort.studies.protocol import Resources, run_protocol, settings_with
-from cohort.studies.protocol_rows import OURS, notes, protocol_rows, table_text
+from cohort.studies.protocol import Registered, Resources, run_protocol, settings_with
+from cohort.studies.protocol_rows import OURS, failures, notes, protocol_rows, table_text
 from cohort.studies.protocol_scans import Scan, chosen, find_scans, working_grid, write_pairs
 
 NAMES = ("abdomen_ct", "oasis", "brain_shift", "pdd_abdomen")
@@ -166,6 +169,18 @@ def test_scans_are_found_in_the_order_of_their_numbers(tmp_path: Path) -> None:
             path.parent.mkdir(exist_ok=True)
             path.touch()
     assert [scan.subject for scan in find_scans(tmp_path, case)] == ["0002", "9", "10"]
+
+
+def test_notes_say_which_runs_failed_and_why(tmp_path: Path) -> None:
+    store = tiny_cohort(tmp_path / "cohort.zarr")
+    run_dir = planned(tmp_path / "run", store)
+    damage(store, "sub-01")
+    run(run_dir, store)
+    case, setting = SimpleNamespace(name="brains"), SimpleNamespace(title="VoxelOpt")
+    registered = cast(Registered, SimpleNamespace(case=case, setting=setting, run_dirs=[run_dir]))
+    (said,) = failures([registered])
+    start = f"6 of 12 pairs of brains, VoxelOpt failed, as {run_dir} tells: E_CORRUPT: "
+    assert said.startswith(start)
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from cohort.data.store import CohortStore, Subject
 from cohort.engine.choices import PlanSettings
 from cohort.engine.events import read_events
 from cohort.engine.plan import open_run
-from cohort.engine.results import read_rows
+from cohort.engine.results import read_rows, summarise
 from cohort.engine.run import RunReport, run
 from cohort.engine.team import Team
 from cohort.errors import RunActiveError, SchedulerError, UsageError
@@ -257,7 +257,9 @@ def test_a_halved_run_measures_on_the_halved_grid(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
-def test_a_grid_too_small_for_the_method_is_told_in_each_row(tmp_path: Path, workers: int) -> None:
+def test_a_grid_too_small_for_the_method_is_told_in_each_row(
+    tmp_path: Path, workers: int, capfd: pytest.CaptureFixture[str]
+) -> None:
     grid = Grid.axis_aligned((12, 12, 12), (1, 1, 1), (0, 0, 0))
     store = CohortStore.create(tmp_path / "cohort.zarr", grid, settings={})
     for seed, subject_id in enumerate("ab"):
@@ -268,6 +270,8 @@ def test_a_grid_too_small_for_the_method_is_told_in_each_row(tmp_path: Path, wor
     rows = read_rows(run_dir)
     assert set(rows["status"]) == {"E_METHOD"}
     assert all("at least 16 voxels" in message for message in rows["message"])
+    assert summarise(rows).reasons == {"E_METHOD": rows["message"][0]}
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_what_is_no_run_is_refused(store: CohortStore, tmp_path: Path) -> None:

@@ -16,14 +16,14 @@ from pathlib import Path
 
 from cohort.commands.crew import device_of, on_cards
 from cohort.config.protocol import read_protocol
+from cohort.endings import ended
 from cohort.engine.team import Team
-from cohort.errors import CohortError
 from cohort.report.publish import markdown, write_file
 from cohort.studies.protocol import Resources, run_protocol
-from cohort.studies.protocol_rows import notes, protocol_rows, table_text
+from cohort.studies.protocol_rows import failures, notes, protocol_rows, table_text
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("protocol", type=Path, help="YAML file, such as workflows/oasis.yaml")
     parser.add_argument("data", type=Path)
@@ -33,25 +33,23 @@ def main() -> int:
     parser.add_argument("--device", help="cpu or cuda; one worker a card unless --workers says")
     parser.add_argument("--trust-code", action="store_true", help="as for cohort register")
     asked = parser.parse_args()
-    try:
-        protocol = read_protocol(asked.protocol)
-        device = device_of(asked.device)
-        team = on_cards(Team(asked.workers or 0), device, asked.workers)
-        resources = Resources(asked.weights, team, device, asked.trust_code)
-        done = run_protocol(
-            protocol, asked.data, asked.out, resources, lambda said: print(said, file=sys.stderr)
-        )
-        rows = protocol_rows(protocol, done)
-        lines = [f"# {protocol.title}\n", markdown(*table_text(protocol, rows))]
-        lines += ["".join(f"- {one}\n" for one in notes(protocol, asked.weights is not None))]
-        write_file(asked.out / "table.csv", rows.write_csv().encode())
-        write_file(asked.out / "table.md", "\n".join(lines).encode())
-    except CohortError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
+    protocol = read_protocol(asked.protocol)
+    device = device_of(asked.device)
+    team = on_cards(Team(asked.workers or 0), device, asked.workers)
+    resources = Resources(asked.weights, team, device, asked.trust_code)
+    done = run_protocol(
+        protocol, asked.data, asked.out, resources, lambda said: print(said, file=sys.stderr)
+    )
+    rows = protocol_rows(protocol, done)
+    lines = [f"# {protocol.title}\n", markdown(*table_text(protocol, rows))]
+    said = (*notes(protocol, asked.weights is not None), *failures(done))
+    lines += ["".join(f"- {one}\n" for one in said)]
+    write_file(asked.out / "table.csv", rows.write_csv().encode())
+    write_file(asked.out / "table.md", "\n".join(lines).encode())
     print("\n".join(lines))
-    return 1 if rows["failed"].sum() else 0
+    if rows["failed"].sum():
+        sys.exit(1)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    ended(main)

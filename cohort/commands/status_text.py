@@ -20,8 +20,13 @@ def status_rows(progress: RunProgress) -> dict[str, object]:
         slowest = (f"{name} {seconds:.2f} s" for name, seconds in progress.slowest.items())
         rows["slowest"] = ", ".join(slowest)
     rows["disk"] = f"{_size(progress.run_bytes)} taken, {_size(progress.free_bytes)} free"
-    rows |= {f"failed with {code}": count for code, count in progress.failures.items()}
-    return {**rows, **(summary_rows(progress.summary) if progress.summary.ok else {})}
+    if not progress.done:
+        return rows
+    failed = {
+        f"failed with {code}": f"{count:,}: {progress.summary.reasons[code]}"
+        for code, count in progress.failures.items()
+    }
+    return {**rows, **summary_rows(progress.summary), **failed}
 
 
 def _split(seconds: Mapping[str, float]) -> str:

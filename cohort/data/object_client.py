@@ -4,6 +4,7 @@ Credentials and endpoints come from the variables that these services' own tools
 """
 
 import importlib
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ SERVICES = ("s3", "s3a", "gs", "az", "adl", "azure", "abfs", "abfss")
 # said in place of a missing key by services whose bucket is missing
 _NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "The specified bucket does not exist")
 _CONFLICTS = ("AlreadyExistsError", "PreconditionError")
+_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+_MACHINE_ROLES = "169.254.169.254"  # where machines of a cloud ask for credentials of their own
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,8 @@ class ObstoreClient:
                 "E_STORE", f"{url} needs obstore: pip install 'triton-reg[object]'"
             ) from error
         self._url = url
+        if url.startswith("s3"):
+            _check_endpoint()
         with self._faults(""):
             self._store = stores.from_url(
                 url,
@@ -154,6 +159,17 @@ class ObstoreClient:
         return f"{self._url}/{key}".rstrip("/")
 
 
+def _check_endpoint() -> None:
+    """Refuse what obstore, which reads these variables itself, would end the process over."""
+    for name in _ENDPOINTS:
+        given = os.environ.get(name)
+        if given and not given.startswith(("http://", "https://")):
+            raise UsageError(
+                "E_STORE",
+                f"{name} is {given!r}; need an address that begins with http:// or https://",
+            )
+
+
 class _ConflictError(Exception):
     """What is there is not what a write depends on."""
 
@@ -165,4 +181,9 @@ def service_error(name: str, error: Exception) -> StorageError:
     # a query may hold a signature, an answer the name of a key
     said = re.sub(r"\?\S+", "?...", text.partition("<")[0].strip().rstrip(":"))
     reason = f"{code.group(1)}: {said}" if code else said or type(error).__name__
+    if _MACHINE_ROLES in text:
+        reason = (
+            "there are no credentials: neither AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY nor a"
+            f" role of this machine ({reason})"
+        )
     return StorageError("E_STORAGE", f"{name}: {reason}. Nothing committed is lost; run again")

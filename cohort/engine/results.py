@@ -108,6 +108,7 @@ class Summary:
     surface_dice_mean: float | None
     ice_mm: float | None
     busy_s: float
+    reasons: dict[str, str]  # of each code of failed pairs, the commonest sentence
 
 
 def pair_key(fingerprint: str, device: str, fixed_digest: str, moving_digest: str) -> str:
@@ -191,5 +192,12 @@ def summarise(rows: pl.DataFrame) -> Summary:
         ok=len(good),
         failed=len(rows) - len(good),
         busy_s=float(rows["elapsed_s"].sum()),
+        reasons=_reasons(rows.filter(pl.col("status") != "ok")),
         **means,
     )
+
+
+def _reasons(failed: pl.DataFrame) -> dict[str, str]:
+    counted = failed.group_by("status", "message").len().sort("len", "message", descending=True)
+    commonest = counted.unique("status", keep="first").sort("status")
+    return dict(commonest.select("status", pl.col("message").fill_null("")).iter_rows())

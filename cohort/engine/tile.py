@@ -181,7 +181,7 @@ def _rows(workbench: Workbench, kept: Beside, pairs: Sequence[Pair]) -> list[Row
         fault = pair_fault(workbench, pairs, error)
         if len(pairs) == 1:
             if fault is not error:
-                _LOG.exception("pair %s, %s failed", *pairs[0])
+                _LOG.info("pair %s, %s failed", *pairs[0], exc_info=True)  # its row has a sentence
             return [_failed(workbench, pairs[0], fault.code, fault.message)]
         _LOG.info("a batch of %d pairs failed; each alone", len(pairs), exc_info=True)
     return [row for pair in pairs for row in _rows(workbench, kept, [pair])]

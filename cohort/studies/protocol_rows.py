@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 
 from cohort.config.protocol import Figure, Measures, Protocol, Published
-from cohort.engine.results import read_table
+from cohort.engine.results import read_rows, read_table, summarise
 from cohort.studies.protocol import Registered
 
 FIGURES = ("dice", "hd95", "sdlogj", "folding", "seconds")
@@ -94,6 +94,20 @@ def notes(protocol: Protocol, weights_given: bool) -> list[str]:
         for one in protocol.settings
         if one.trained and not able
     ]
+    return said
+
+
+def failures(registered: Sequence[Registered]) -> list[str]:
+    """Which runs have pairs that failed, and why, in sentences."""
+    said = []
+    for one in registered:
+        for folder in one.run_dirs:
+            summary = summarise(read_rows(folder))
+            reasons = "; ".join(f"{code}: {text}" for code, text in summary.reasons.items())
+            if reasons:
+                title = f"{one.case.name}, {one.setting.title}"
+                said.append(f"{summary.failed} of {summary.pairs} pairs of {title} failed, as"
+                            f" {folder} tells: {reasons}")  # fmt: skip
     return said
 
 
