@@ -178,12 +178,24 @@ def test_a_run_that_would_fill_its_disk_is_refused_before_it_is_planned(
     open_run(tmp_path / "run", store, PlanSettings(QUICK, keep_displacements="sample:1"))
 
 
-def test_a_run_for_cards_that_are_elsewhere_is_planned_by_the_whole_grid(
+def test_a_run_for_cards_that_are_elsewhere_is_measured_on_the_processor(
     store: CohortStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     settings = PlanSettings(QUICK, keep_displacements="sample:3", device="cuda")
     planned = open_run(tmp_path / "run", store, settings)
+    on_cpu = open_run(tmp_path / "cpu", store, replace(settings, device="cpu"))
+    assert planned.kept_bytes == on_cpu.kept_bytes
+
+
+def test_pairs_that_cannot_be_registered_do_not_keep_a_run_from_its_plan(
+    store: CohortStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def register(*_: object, **__: object) -> None:
+        raise MemoryError("too large")
+
+    monkeypatch.setattr(Workbench, "register", register)
+    planned = open_run(tmp_path / "run", store, PlanSettings(QUICK, keep_displacements="sample:3"))
     assert planned.kept_bytes == 3 * 3 * np.prod(store.grid.shape) * 2
 
 

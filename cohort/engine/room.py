@@ -15,12 +15,13 @@ from cohort.data.store import CohortStore
 from cohort.engine.beside import parse_keep
 from cohort.engine.designs import PairSet
 from cohort.engine.displacements import keep, packed
+from cohort.engine.pair_faults import pair_fault
 from cohort.engine.registered_pair import spacing_on
 from cohort.engine.spec import RunSpec
 from cohort.engine.sums import DETAIL, FAN_IN, FIELDS
 from cohort.engine.tiles import Tiles
 from cohort.engine.workbench import Workbench
-from cohort.errors import SubjectError, UsageError
+from cohort.errors import UsageError
 
 _SHARE = 0.9  # of the free space
 _TRIED = 5
@@ -52,25 +53,26 @@ def with_room(
     first = (pair for tile in tiles for pair in tile.pairs)
     count = parse_keep(spec.keep_displacements)
     kept = spec.n_pairs if count is None else min(count, spec.n_pairs)
-    try:
-        workbench = Workbench.of(run_dir, spec, store, atlas, method)
-        needed = kept * _bytes_of_one(workbench, first)
-    except UsageError as error:
-        if error.code != "E_DEVICE":  # the cards may be elsewhere
-            raise
-        needed = kept * _most_bytes(store.grid)
+    # cards may be elsewhere, or are the workers'
+    here = spec.model_copy(update={"device": "cpu"})
+    needed = kept * _bytes_of_one(Workbench.of(run_dir, here, store, atlas, method), first)
     check_room(run_dir, needed, summed)
     return spec.model_copy(update={"kept_bytes": needed}), pairs
 
 
 def _bytes_of_one(workbench: Workbench, pairs: Iterable[tuple[str, str]]) -> int:
-    """What one kept displacement takes on disk: of the first of five pairs that can be read."""
+    """What one kept displacement takes on disk: of the first of five pairs that succeeds.
+
+    Raises:
+        StorageError: if the store fails.
+    """
     grid = workbench.store.grid
     for fixed, moving in islice(pairs, _TRIED):
         try:
             with one_thread(), torch.inference_mode():
                 moved = workbench.register(fixed, moving).displacement
-        except SubjectError:
+        except Exception as error:
+            pair_fault(workbench, [(fixed, moving)], error)  # its row will say what
             continue
         found = packed(moved, spacing_on(grid, moved.moving_shape))
         if found is None:
