@@ -93,6 +93,24 @@ def test_a_tile_with_many_pairs_that_kill_goes_on_as_long_as_they_are_found() ->
         list(drive(tiles, Deadly(1, 0)))
 
 
+def test_pairs_that_kill_one_after_the_other_end_the_run_unless_others_succeed() -> None:
+    class Deadly(Players):
+        good = False
+
+        def wait(self) -> Sequence[Ended[int]]:
+            position = self.lines["w0"].popleft()
+            if self.given[position] <= 3:
+                return [Ended("w0", position, None, died=True)]
+            return [Ended("w0", position, position, in_vain=not (self.good and position % 5 == 0))]
+
+    tiles = tiles_of(9)
+    assert len(tiles) > 11
+    with pytest.raises(SchedulerError, match="died 33 times over tiles in a row, the last"):
+        list(drive(tiles, Deadly(1, 0)))
+    Deadly.good = True
+    assert sorted(drive(tiles, Deadly(1, 0))) == list(range(len(tiles)))
+
+
 def test_a_stopped_run_gives_out_nothing_more() -> None:
     tiles, crew, done = tiles_of(12), Players(2, 1), []
     crew.deaths = 5

@@ -17,7 +17,9 @@ from cohort.errors import SchedulerError
 
 IN_FLIGHT = 2  # tiles a worker: one at work, one at hand
 ATTEMPTS = 8  # of a tile whose worker died, until a pair of it is known to be to blame
-_DEATHS_IN_ALL = 4 * ATTEMPTS  # where one pair after the other is: then something else is broken
+# of a tile, or of tiles in a row without a good pair, where one pair after the other is to blame:
+# then something else is broken
+_DEATHS_IN_ALL = 4 * ATTEMPTS
 _ATTEMPTS_IN_ALL = 4 * _DEATHS_IN_ALL  # with those in which it was only in line behind another
 Report = TypeVar("Report")
 Report_co = TypeVar("Report_co", covariant=True)
@@ -33,6 +35,7 @@ class Ended(Generic[Report_co]):
         report: what came back; None if it did not come to its end.
         died: whether the worker died over it; else it had it only in line, or was stopped.
         settled: pairs of it that are not tried again, as workers died over them.
+        in_vain: whether it was done, and none of its pairs succeeded.
     """
 
     worker: str
@@ -40,6 +43,7 @@ class Ended(Generic[Report_co]):
     report: Report_co | None
     died: bool = False
     settled: int = 0
+    in_vain: bool = False
 
 
 class Crew(Protocol[Report_co]):
@@ -147,7 +151,8 @@ def drive(
 
     Raises:
         SchedulerError: ``E_WORKER`` if workers died eight times over one tile and no further pair
-            of it was found to be to blame, or 32 times.
+            of it was found to be to blame, or 32 times over it, or over tiles that came to their
+            end without a good pair, with none between them that has one.
     """
     dispatch, fates = Dispatch(tiles.counts), _Fates(tiles)
     dispatch.share_out(crew.names())
@@ -176,8 +181,8 @@ def drive(
                 fates.note(ended)
                 dispatch.again(ended.position)
             else:
-                fates.forget(ended.position)
                 yield ended.report
+                fates.forget(ended)
 
 
 class _Fates:
@@ -187,16 +192,20 @@ class _Fates:
         self._tiles = tiles
         self._begun: dict[int, int] = {}
         self._deaths: dict[int, list[int]] = {}  # at work, and how many pairs were settled by then
+        self._in_a_row = 0  # over tiles that were done in vain
 
     def begin(self, position: int) -> int:
         """Note an attempt; returns its number."""
         self._begun[position] = self._begun.get(position, 0) + 1
         return self._begun[position]
 
-    def forget(self, position: int) -> None:
-        """A tile is done."""
-        del self._begun[position]
-        self._deaths.pop(position, None)
+    def forget(self, ended: Ended[Report]) -> None:
+        """A tile is done; raises ``SchedulerError`` if one after the other only kills workers."""
+        del self._begun[ended.position]
+        deaths = len(self._deaths.pop(ended.position, ()))
+        self._in_a_row = self._in_a_row + deaths if ended.in_vain else 0
+        if self._in_a_row >= _DEATHS_IN_ALL:
+            raise _endless(self._tiles, ended.position, self._in_a_row, "tiles in a row, the last")
 
     def note(self, ended: Ended[Report]) -> None:
         """Note an attempt that did not come to its end; raises ``SchedulerError`` at the last."""
@@ -207,7 +216,8 @@ class _Fates:
         in_vain = deaths.count(ended.settled)  # since a pair was last found to be to blame
         too_often = in_vain >= ATTEMPTS or len(deaths) >= _DEATHS_IN_ALL
         if too_often or self._begun[position] >= _ATTEMPTS_IN_ALL:
-            raise _endless(self._tiles, position, len(deaths) or self._begun[position])
+            times = len(deaths) or self._begun[position]
+            raise _endless(self._tiles, position, times, "tile")
 
 
 def _with_room(present: Sequence[str], held: Mapping[str, int]) -> list[str]:
@@ -217,8 +227,8 @@ def _with_room(present: Sequence[str], held: Mapping[str, int]) -> list[str]:
             if free[worker] >= least]  # fmt: skip
 
 
-def _endless(tiles: Tiles, position: int, times: int) -> SchedulerError:
+def _endless(tiles: Tiles, position: int, times: int, what: str) -> SchedulerError:
     tile = tiles.tile(position)
     subjects = ", ".join(tile.subject_ids)
-    message = f"workers died {times} times over tile {tile.tile_id}, with {subjects}"
+    message = f"workers died {times} times over {what} {tile.tile_id}, with {subjects}"
     return SchedulerError("E_WORKER", f"{message}; the same command goes on from here")

@@ -114,7 +114,8 @@ class DaskCrew:
         try:
             if future in self._given_up:
                 return [Ended(worker, position, None)]
-            return [Ended(worker, position, future.result(timeout=_RESULT_S))]
+            report = future.result(timeout=_RESULT_S)
+            return [Ended(worker, position, report, in_vain=report.failed == report.pairs)]
         except TimeoutError:  # the worker that had it died before it was fetched
             return [Ended(worker, position, None)]
         except KilledWorker:
