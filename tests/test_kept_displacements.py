@@ -350,3 +350,10 @@ def test_export_takes_the_kept_one_only_when_asked(cohort: Cohort, tmp_path: Pat
     assert not np.array_equal(again, kept)
     spacing = np.array(workbench.store.grid.spacing_mm)[:, None, None, None]
     assert np.linalg.norm((again - kept) * spacing, axis=0).max() <= said["bound_mm"] + 1e-5
+    # the cards that a run was made on are not asked for
+    plan = tmp_path / "keeps" / "run.json"
+    plan.write_text(plan.read_text().replace('"device": "cpu"', '"device": "cuda"'))
+    elsewhere = ("export", tmp_path / "keeps", *pair, "--out", tmp_path / "elsewhere")
+    assert cohort(*elsewhere).code == 0
+    refused = cohort(*(one for one in elsewhere if one != "--kept"))
+    assert "E_DEVICE: this run is planned for GPUs and torch finds none here" in refused.err

@@ -86,5 +86,9 @@ def on_cards(team: Team, device: Device | None, workers: int | None) -> Team:
     """
     if device != "cuda" or team.scheduler is not None or team.gpus or workers in (0, 1):
         return team
+    if not torch.cuda.device_count():
+        raise UsageError(
+            "E_DEVICE", "this is planned for GPUs and torch finds none here; do it where one is"
+        )
     cards = parse_gpus("all", torch.cuda.device_count())
     return Team(gpus=cards if workers is None else tuple(islice(cycle(cards), workers)))

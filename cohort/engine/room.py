@@ -55,7 +55,7 @@ def with_room(
     kept = spec.n_pairs if count is None else min(count, spec.n_pairs)
     # cards may be elsewhere, or are the workers'
     here = spec.model_copy(update={"device": "cpu"})
-    needed = kept * _bytes_of_one(Workbench.of(run_dir, here, store, atlas, method), first)
+    needed = kept * _bytes_of_one(Workbench(run_dir, here, store, atlas, method), first)
     check_room(run_dir, needed, summed)
     return spec.model_copy(update={"kept_bytes": needed}), pairs
 

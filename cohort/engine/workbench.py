@@ -36,9 +36,9 @@ class Workbench:
         store: the cohort.
         atlas: the store of the run's atlas, if it has one of its own.
         method: built from the spec's settings.
-        device: where subjects are prepared and registered.
-        budgets: how much the kept subjects may hold.
-        batch: pairs that are registered at once; results do not depend on it.
+        workers: that share this machine's memory.
+        on_one_card: of these, how many share a card's.
+        asked_batch: pairs to be registered at once; None for what the device takes.
         keeps_features: whether features are kept in the store, and taken from there.
         seconds: time spent so far, by kind of work.
     """
@@ -48,9 +48,9 @@ class Workbench:
     store: CohortStore
     atlas: CohortStore | None
     method: Method
-    device: torch.device
-    budgets: Budgets
-    batch: int = 1
+    workers: int = 1
+    on_one_card: int = 1
+    asked_batch: int | None = None
     keeps_features: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -81,27 +81,26 @@ class Workbench:
             )
         store = CohortStore.open(store_path or spec.store)
         atlas = kept_atlas(run_dir) if spec.atlas else None
-        given = run_dir, spec, store, atlas, method
-        return cls.of(*given, workers=workers, on_one_card=on_one_card, batch=batch)
+        return cls(run_dir, spec, store, atlas, method, workers, on_one_card, batch)
 
-    @classmethod
-    def of(
-        cls,
-        run_dir: Path,
-        spec: RunSpec,
-        store: CohortStore,
-        atlas: CohortStore | None,
-        method: Method,
-        *,
-        workers: int = 1,
-        on_one_card: int = 1,
-        batch: int | None = None,
-    ) -> "Workbench":
-        """What ``open`` opens, also of a run that is not written down yet."""
-        device = chosen_device(spec.device)
-        budgets = budgets_of(device, workers, on_one_card)
-        at_once = batch or (_CUDA_BATCH if device.type == "cuda" else 1)
-        return cls(run_dir, spec, store, atlas, method, device, budgets, at_once)
+    @cached_property
+    def device(self) -> torch.device:
+        """Where subjects are prepared and registered; what was kept of a run is read without it.
+
+        Raises:
+            UsageError: ``E_DEVICE`` if there is no card.
+        """
+        return chosen_device(self.spec.device)
+
+    @cached_property
+    def budgets(self) -> Budgets:
+        """How much the kept subjects may hold."""
+        return budgets_of(self.device, self.workers, self.on_one_card)
+
+    @property
+    def batch(self) -> int:
+        """Pairs that are registered at once; results do not depend on it."""
+        return self.asked_batch or (_CUDA_BATCH if self.device.type == "cuda" else 1)
 
     @cached_property
     def subjects(self) -> Subjects:
@@ -207,7 +206,8 @@ def chosen_device(kind: Device) -> torch.device:
     """
     if kind == "cuda" and not torch.cuda.is_available():
         raise UsageError(
-            "E_DEVICE", "this run is planned for GPUs and torch finds none here; plan it for cpu"
+            "E_DEVICE",
+            "this run is planned for GPUs and torch finds none here; do this where one is",
         )
     return torch.device(kind)
 
