@@ -4,10 +4,11 @@ from pathlib import Path
 import nibabel as nib
 import pytest
 from small_cohort import GRID, volume, write_cohort, write_subject
+from small_run import damage
 
 from cohort.data.ingest import IngestSettings, ingest
 from cohort.data.store import CohortStore
-from cohort.errors import StorageError, UsageError
+from cohort.errors import StorageError, SubjectError, UsageError
 
 AS_FILE = IngestSettings(grid="12x14x10@2mm")
 
@@ -52,6 +53,19 @@ def test_a_subject_whose_file_broke_is_out_until_it_is_whole_again(source, tmp_p
     (source / "images/b.nii.gz").write_bytes(good)
     assert ingest(source, tmp_path / "s").ingested == ("b",)
     assert store.quarantined == {}
+
+
+def test_a_subject_that_is_damaged_in_the_store_is_made_again_as_it_was(source, tmp_path):
+    ingest(source, tmp_path / "s", AS_FILE)
+    store = CohortStore.open(tmp_path / "s")
+    before = store.subject_digest("b")
+    damage(store, "b")
+    with pytest.raises(SubjectError, match=r"is damaged: .*; ingest it again"):
+        store.read("b")
+    report = ingest(source, tmp_path / "s")
+    assert (report.ingested, report.unchanged) == (("b",), ("a", "c"))
+    assert store.read("b").labels is not None
+    assert store.subject_digest("b") == before
 
 
 def test_a_file_that_is_away_for_a_while_does_not_take_its_subject_with_it(tmp_path):

@@ -62,6 +62,13 @@ def test_distances_are_the_mean_of_both_directions_and_the_medoid_is_nearest_to_
     np.testing.assert_allclose(by_ncc.matrix, expected / 10, atol=1e-12)
 
 
+def test_a_run_without_a_good_pair_is_refused() -> None:
+    failed = rows_of({("a", "b"): None, ("b", "a"): None})
+    with pytest.raises(UsageError, match="none of its 2 registered pairs succeeded") as caught:
+        distances_of(failed, spec_of())
+    assert caught.value.code == "E_POPULATION"
+
+
 def test_pairs_one_way_are_enough_and_a_failed_pair_is_filled_in() -> None:
     names = [f"s{number:02d}" for number in range(6)]
     first = ("s00", "s01")

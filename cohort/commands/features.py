@@ -61,13 +61,13 @@ def features(
         found = compare_features(
             opened, extractors, chosen, lambda done, all_: update(done, all_, 0)
         )
+    write_atomic(out / "entropy.csv", found.subjects.write_csv().encode())
+    write_atomic(out / "histogram.csv", found.histograms.write_csv().encode())
+    write_atomic(out / "entropy.png", entropy_figure(found))
     overlaps = {
         str(path): overlap_of_run(path, opened, found.subjects.filter(extractor=said))
         for path, said in runs.items()
     }
-    write_atomic(out / "entropy.csv", found.subjects.write_csv().encode())
-    write_atomic(out / "histogram.csv", found.histograms.write_csv().encode())
-    write_atomic(out / "entropy.png", entropy_figure(found))
     if json:
         terminal.say_json({"ranking": found.ranking.to_dicts(), "runs": overlaps, "out": out})
     else:

@@ -55,7 +55,8 @@ def ingest_subject(job: Job) -> Outcome:
     try:
         if kept is not None:
             changed = hash_files(entry) != _kept_hashes(kept)
-            if not changed and not _choice_withdrawn(kept, job.choices):
+            withdrawn = _choice_withdrawn(kept, job.choices)
+            if not changed and not withdrawn and _is_whole(store, entry.subject_id):
                 outside = kept["provenance"]["outside"]
                 return Outcome(entry.subject_id, "unchanged", outside=outside)
         outside = bring_in(store, job, into=store)
@@ -73,6 +74,15 @@ def ingest_subject(job: Job) -> Outcome:
     if changed:  # what is committed was made from files that are no more
         store.remove(entry.subject_id)
     return Outcome(entry.subject_id, "quarantined", code, message, str(entry.image))
+
+
+def _is_whole(store: CohortStore, subject_id: str) -> bool:
+    """Whether what is stored passes its checksums; if not, it is made again from its files."""
+    try:
+        store.read(subject_id)
+    except SubjectError:
+        return False
+    return True
 
 
 def bring_in(store: CohortStore, job: Job, into: CohortStore) -> float | None:

@@ -64,6 +64,8 @@ def distances_of(rows: pl.DataFrame, spec: RunSpec, kind: Kind = "energy") -> Di
     if spec.atlas is not None:
         raise _refusal(f"the run registers everyone with the atlas {spec.atlas}", spec)
     good = rows.filter(pl.col("status") == "ok")
+    if not len(good):
+        raise _refusal(f"none of its {len(rows):,} registered pairs succeeded", spec)
     for column, said, is_likeness in _COLUMNS[kind]:
         if column not in good.columns or good[column].null_count():
             continue
