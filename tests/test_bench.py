@@ -96,8 +96,22 @@ def test_what_the_first_turn_took_beyond_the_others_is_apart() -> None:
     row = cell._times(watches, batch=2)
     assert (row["register_s"], row["register_cpu_s"]) == (2.5, 1.25)
     assert row["first_extra_s"] == 30.0 - 7.0  # prepare and register, of the whole turn
-    assert row["cold_s"] == pytest.approx((6.2 + 8.6) / 4)
     assert row["pairs_per_hour"] == 3600 / 2.5
+
+
+def test_a_cold_pair_has_two_subjects_of_its_own_however_many_a_turn_prepared() -> None:
+    def turn(register: float, read: list[float]) -> Stopwatch:
+        watch = Stopwatch(CPU)
+        watch.wall = {"read": read, "prepare": [0.5] * len(read), "register": [register]}
+        watch.processor = {"register": [register]}
+        return watch
+
+    turns = [turn(16.0, [0.1, 0.2]), turn(32.0, [0.3, 0.2])]  # 16 pairs of two subjects
+    row = cell._times([turn(99.0, [9.0, 9.0]), *turns], batch=16)
+    assert row["cold_s"] == pytest.approx(1.5 + 2 * 0.2 + 2 * 0.5)
+    assert row["cold_q1_s"] == pytest.approx(1.25 + 2 * 0.175 + 2 * 0.5)
+    assert row["cold_q3_s"] == pytest.approx(1.75 + 2 * 0.225 + 2 * 0.5)
+    assert row["pairs_per_hour_cold"] == pytest.approx(3600 / 2.9)
 
 
 def test_a_cell_tells_times_memory_and_accuracy_of_every_pair(tmp_path: Path) -> None:

@@ -12,11 +12,11 @@ from cohort.report.publish import markdown
 _PROTOCOL = """\
 Each row of methods is a process of its own, on one core where it runs on a CPU. Its first turn is
 apart; the device is waited for at both ends of each time; `s` is the median of the turns after it,
-with quartiles. Pairs per hour have features at hand, as within a cohort; a cold pair's subjects are
-read and prepared first, with whatever the file system's cache holds. MiB are the most that the
-process held beyond what it began with, its kernels included. `processor s` is below `s` where
-something else had the core. Compilation is that of a process that finds no compiled kernels.
-Clocks and power are read and never set.
+with quartiles. Pairs per hour have features at hand, as within a cohort; a cold pair's two
+subjects are read and prepared for it alone, with whatever the file system's cache holds. MiB are
+the most that the process held beyond what it began with, its kernels included. `processor s` is
+below `s` where something else had the core. Compilation is that of a process that finds no compiled
+kernels. Clocks and power are read and never set.
 """
 _RUNS = """\
 Whole runs of the engine, all pairs once: pairs per hour count the start of the workers, all seconds

@@ -17,7 +17,7 @@ from cohort.engine.spec import Device
 from cohort.engine.subjects import scan_to
 from cohort.studies.bench.card import read_card
 from cohort.studies.bench.machine import forget_peak, peak_bytes
-from cohort.studies.bench.timing import Stopwatch, spread
+from cohort.studies.bench.timing import Spread, Stopwatch, spread
 from triton_reg import Features, Method, Result, collate
 
 _ACCURACY = ("dice_before", "dice_mean", "epe_before_mm", "epe_mm", "folding", "sdlogj")
@@ -95,8 +95,8 @@ def measure_cell(task: CellTask) -> dict[str, Any]:
     """What a cell's row says of its times, memory and accuracy.
 
     The first turn is apart: what it took beyond a usual one is ``first_extra_s``, kernels that are
-    loaded from the disk, or compiled where none are kept. ``cold_s`` is a pair whose subjects have
-    to be read and prepared, ``register_s`` one whose features are at hand.
+    loaded from the disk, or compiled where none are kept. ``cold_s`` is a pair whose two subjects
+    have to be read and prepared for it alone, ``register_s`` one whose features are at hand.
     """
     bench, before = _Bench.of(task), forget_peak()
     turns = max(task.repeats, math.ceil(len(task.pairs) / task.batch)) + 1
@@ -123,12 +123,15 @@ def _times(watches: list[Stopwatch], batch: int) -> dict[str, float]:
     """Seconds of a subject for reading and preparing, of a pair for the rest."""
     usual = watches[1:]
     registered = spread([watch.wall["register"][0] / batch for watch in usual])
+    read = spread([one for watch in usual for one in watch.wall["read"]])
     prepared = spread([one for watch in usual for one in watch.wall["prepare"]])
-    cold = spread([sum(map(sum, watch.wall.values())) / batch for watch in usual])
+    # of two subjects each: pairs of a turn share theirs, so what a turn took says nothing of that
+    parts = zip(registered, read, prepared, strict=True)
+    cold = Spread(*(pair + 2 * (reading + preparing) for pair, reading, preparing in parts))
     worked = [sum(w.wall["prepare"]) + w.wall["register"][0] for w in watches]
     processor = spread([watch.processor["register"][0] / batch for watch in usual])
     return {
-        "read_s": spread([one for watch in usual for one in watch.wall["read"]]).median,
+        "read_s": read.median,
         "prepare_s": prepared.median,
         "prepare_q1_s": prepared.q1,
         "prepare_q3_s": prepared.q3,
