@@ -231,6 +231,19 @@ def test_a_study_goes_on_and_tries_again_what_failed(
     assert machine.calls == []
 
 
+def test_what_is_measured_is_not_foretold_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study, "heads_missing", lambda *_: {})
+    FakeMachine(monkeypatch)
+    told: list[float] = []
+    for workers in ((1,), (1,), (1, 2)):
+        bench(tmp_path, two_methods(workers=workers), Listener(told.append))
+    of_runs = 2 * (2 * 5.0 + 30 * CELL["register_s"] / 2)  # of two methods, by two workers
+    assert told[0] > 100
+    assert told[1:] == [0, pytest.approx(of_runs)]
+
+
 def test_tables_and_page_say_what_was_found_and_what_was_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

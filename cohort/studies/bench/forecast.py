@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 import psutil
@@ -25,38 +26,55 @@ def seconds_of_cell(cell: Cell, trial: Mapping[str, Any], settings: BenchSetting
     return _START_S + growth * (settings.repeats + 1) * turn
 
 
+class Left(NamedTuple):
+    """What of a study is yet to be measured.
+
+    Attributes:
+        cells: of methods.
+        compiled: methods whose compilation is.
+        kernels: shapes at which kernels are.
+        runs: whole ones, by the method and the workers of each.
+        peers: how many other tools; they are not tried before.
+        heads: to be made at each shape.
+    """
+
+    cells: Sequence[Cell] = ()
+    compiled: Sequence[Variant] = ()
+    kernels: Sequence[Shape] = ()
+    runs: Sequence[tuple[Variant, int]] = ()
+    peers: int = 0
+    heads: Mapping[Shape, int] = MappingProxyType({})
+
+
 def seconds_of_all(
-    cells: Sequence[Cell],
-    trials: Mapping[Variant, Mapping[str, Any]],
-    settings: BenchSettings,
-    heads: Mapping[Shape, int],
-    peers: int = 0,
+    left: Left, trials: Mapping[Variant, Mapping[str, Any]], settings: BenchSettings
 ) -> float:
-    """The whole study: cells, compilation, kernels, whole runs, and heads that are yet to be made.
+    """The rest of the study: cells, compilation, kernels, whole runs, other tools and heads.
 
     Args:
-        cells: yet to be measured.
+        left: what is yet to be measured.
         trials: rows of one try of each method at the first shape.
         settings: what is asked.
-        heads: to be made at each shape.
-        peers: other tools yet to be measured; they are not tried before.
     """
     first = math.prod(settings.shapes[0])
     known = {variant: row for variant, row in trials.items() if row["status"] == "ok"}
     total = sum(
         seconds_of_cell(cell, known[cell.variant], settings)
-        for cell in cells
+        for cell in left.cells
         if cell.variant in known
     )
-    total += sum(_HEAD_S * math.prod(shape) * count for shape, count in heads.items())
-    total += peers * (_START_S + (settings.repeats + 1) * _PEER_S * first)
+    total += sum(_HEAD_S * math.prod(shape) * count for shape, count in left.heads.items())
+    total += left.peers * (_START_S + (settings.repeats + 1) * _PEER_S * first)
+    total += sum(_START_S + _COMPILE_S for variant in left.compiled if variant in known)
     pairs = settings.subjects * (settings.subjects - 1)
-    for row in known.values():
-        total += _START_S + _COMPILE_S if settings.compiles else 0
-        total += sum(2 * _START_S + pairs * row["register_s"] / one for one in settings.workers)
+    total += sum(
+        2 * _START_S + pairs * known[variant]["register_s"] / workers
+        for variant, workers in left.runs
+        if variant in known
+    )
     each = sum(row["register_s"] for row in known.values()) / max(len(known), 1)
-    largest = math.prod(settings.shapes[-1]) / first
-    return total + _KERNELS * each * (1 + (largest if len(settings.shapes) > 1 else 0)) / 2
+    growth = sum(math.prod(shape) / first for shape in left.kernels)
+    return total + _KERNELS * each * growth / 2
 
 
 def what_does_not_fit(cell: Cell, done: Sequence[Mapping[str, Any]]) -> str | None:

@@ -112,6 +112,16 @@ class BenchSettings:
             facts["--peers"] = str(shutil.which(self.peers))
         return facts
 
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Each once, whatever settings its variants have."""
+        return tuple(dict.fromkeys(one.method for one in self.variants))
+
+    @property
+    def kernel_shapes(self) -> tuple[Shape, ...]:
+        """At which kernels are timed: the first and the last."""
+        return tuple(dict.fromkeys((self.shapes[0], self.shapes[-1])))
+
     def cells(self) -> Iterator[Cell]:
         """Small volumes first, so that much is known early."""
         batches = self.batches or (_CARD_BATCHES if self.device == "cuda" else (1,))

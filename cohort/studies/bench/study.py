@@ -1,7 +1,7 @@
 """The study: trials, a forecast, then cells, kernels and whole runs; kept as they are measured."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ from cohort.errors import SchedulerError, UsageError
 from cohort.studies.bench.apart import measured_apart
 from cohort.studies.bench.cell import CellTask
 from cohort.studies.bench.end_to_end import RunTask, measure_run
-from cohort.studies.bench.forecast import seconds_of_all, what_does_not_fit
+from cohort.studies.bench.forecast import Left, seconds_of_all, what_does_not_fit
 from cohort.studies.bench.kept import Kept, Row
 from cohort.studies.bench.machine import describe
 from cohort.studies.bench.peers import PEERS, PeerTask
@@ -67,15 +67,19 @@ class _Study:
         self.failed += row["status"] != "ok"
         return self.kept.note(key, {**facts, **row})
 
+    def first_cell(self, variant: Variant) -> Cell:
+        """One pair at a time at the first shape."""
+        return Cell(variant, self.settings.shapes[0], self.settings.device, 1)
+
     def trial(self, variant: Variant) -> Row:
         """One turn at the first shape, by which the rest is foretold."""
-        cell = Cell(variant, self.settings.shapes[0], self.settings.device, 1)
+        cell = self.first_cell(variant)
         work = partial(self.cell_row, cell, 1)
         return self.measured(f"trial {cell.key}", work, _facts(variant, cell.shape))
 
     def compile(self, variant: Variant) -> None:
         """One turn of a process that finds no compiled kernels."""
-        cell = Cell(variant, self.settings.shapes[0], self.settings.device, 1)
+        cell = self.first_cell(variant)
         work = partial(self.cell_row, cell, 1, fresh_cache=True)
         self.measured(f"compile {cell.key}", work, _facts(variant, cell.shape))
 
@@ -99,10 +103,36 @@ class _Study:
         task = CellTask(where.store, where.pairs, *named, cell.device, cell.batch, repeats)
         return measured_apart(task, fresh_cache=fresh_cache)
 
+    def is_left(self, key: str) -> bool:
+        return self.kept.find(key) is None
+
+    def left(self, heads: Mapping[Shape, int]) -> Left:
+        """What is asked for and not measured yet, and the heads that are yet to be made."""
+        settings, variants = self.settings, self.settings.variants
+        compiled = [
+            variant
+            for variant in (variants if settings.compiles else ())
+            if self.is_left(f"compile {self.first_cell(variant).key}")
+        ]
+        runs = [
+            (variant, workers)
+            for workers in settings.workers
+            for variant in variants
+            if self.is_left(self.run_task(variant, workers).key)
+        ]
+        return Left(
+            cells=[cell for cell in settings.cells() if self.is_left(cell.key)],
+            compiled=compiled,
+            kernels=[one for one in settings.kernel_shapes if self.is_left(self.kernels_key(one))],
+            runs=runs,
+            peers=len(self.peers_left()),
+            heads=heads,
+        )
+
     def peers_left(self) -> list[str]:
         """Other tools that are asked for and not measured yet."""
         asked = () if self.settings.peers is None else PEERS
-        return [tool for tool in asked if self.kept.find(self.peer_key(tool)) is None]
+        return [tool for tool in asked if self.is_left(self.peer_key(tool))]
 
     def peer_key(self, tool: str) -> str:
         return f"cell {tool} {size_text(self.settings.shapes[0])} {PeerTask.device} 1"
@@ -123,16 +153,23 @@ class _Study:
         }
         self.measured(self.peer_key(tool), partial(measured_apart, task), facts)
 
+    def kernels_key(self, shape: Shape) -> str:
+        methods = ",".join(self.settings.methods)
+        return f"kernels {methods} {size_text(shape)} {self.settings.device}"
+
     def kernels(self, shape: Shape) -> None:
-        methods = tuple(dict.fromkeys(one.method for one in self.settings.variants))
-        device = self.settings.device
+        methods, device = self.settings.methods, self.settings.device
         task = KernelTask(methods, shape, device, self.settings.repeats)
-        key = f"kernels {','.join(methods)} {size_text(shape)} {device}"
         facts = {"methods": ", ".join(methods), "shape": size_text(shape), "device": device}
-        self.measured(key, partial(measured_apart, task), facts)
+        self.measured(self.kernels_key(shape), partial(measured_apart, task), facts)
+
+    def run_task(self, variant: Variant, workers: int) -> RunTask:
+        """All ordered pairs of subjects at the first shape."""
+        pairs = self.pairs(self.settings.shapes[0])
+        return RunTask(pairs, variant, self.settings.device, workers)
 
     def run(self, variant: Variant, workers: int) -> None:
-        task = RunTask(self.pairs(self.settings.shapes[0]), variant, self.settings.device, workers)
+        task = self.run_task(variant, workers)
         facts = {**_facts(variant, task.pairs.shape), "device": task.device, "workers": workers}
         self.measured(task.key, partial(measure_run, task, self.kept.run), facts)
 
@@ -175,9 +212,7 @@ def bench(out: Path, settings: BenchSettings, listener: Listener = Listener()) -
     listener.progress(0, 0, 0, "making heads and trying each method")
     trials = {variant: study.trial(variant) for variant in settings.variants}
     steps = list(_steps(study))
-    left = [cell for cell in settings.cells() if study.kept.find(cell.key) is None]
-    peers = len(study.peers_left())
-    listener.forecast(seconds_of_all(left, trials, settings, heads, peers))
+    listener.forecast(seconds_of_all(study.left(heads), trials, settings))
     for number, (what, step) in enumerate(steps):
         listener.progress(number, len(steps), study.failed, what)
         step()
@@ -193,7 +228,7 @@ def _steps(study: _Study) -> Iterator[tuple[str, Callable[[], None]]]:
         yield f"compiling {variant.name}", partial(study.compile, variant)
     for cell in settings.cells():
         yield f"{cell.variant.name} {size_text(cell.shape)}", partial(study.cell, cell)
-    for shape in dict.fromkeys((settings.shapes[0], settings.shapes[-1])):
+    for shape in settings.kernel_shapes:
         yield f"kernels {size_text(shape)}", partial(study.kernels, shape)
     for workers in settings.workers:
         for variant in settings.variants:
