@@ -15,15 +15,18 @@ from command_line import Cohort
 from helpers import tiny_cohort
 
 from benchmarks.readme_table import PROJECT, block
+from cohort.engine.results import read_rows
 from cohort.errors import UsageError
 from cohort.report.bench import bench_markdown, write_bench
-from cohort.studies.bench import apart, cell, floors, study, timing
+from cohort.studies.bench import apart, cell, end_to_end, floors, study, timing
 from cohort.studies.bench.apart import found_here, measured_apart
 from cohort.studies.bench.card import parse_reading
 from cohort.studies.bench.cell import CellTask
+from cohort.studies.bench.end_to_end import RunTask, measure_run
 from cohort.studies.bench.forecast import what_does_not_fit
 from cohort.studies.bench.kept import CELLS, Kept, write_table
 from cohort.studies.bench.machine import forget_peak, peak_bytes
+from cohort.studies.bench.population import Pairs
 from cohort.studies.bench.rooflines import KernelTask, measure_kernels
 from cohort.studies.bench.settings import BenchSettings, Cell, Variant, parse_shapes
 from cohort.studies.bench.study import Listener, bench
@@ -255,6 +258,7 @@ def test_tables_and_page_say_what_was_found_and_what_was_not(
     assert "| 10 | 9 to 11 | 9.5 | 40 | 100 | 2.5 | arithmetic | 4.0 |" in page
     assert "E_BENCH_CORES: 3 workers of one thread need as many cores, has 2" in page
     assert "nothing was measured on a GPU" in page
+    assert "of workers and driver,\ntheir start included" in page
     cells = pl.read_csv(tmp_path / "cells.csv")
     assert cells["dice_mean"].to_list() == [None, 0.9]
     assert pl.read_csv(tmp_path / "kernels.csv")["over_floor"].to_list() == [4.0]
@@ -318,6 +322,24 @@ def test_another_data_set_needs_another_folder(
         bench(tmp_path, two_methods(**changes))
     assert caught.value.code == "E_BENCH"
     assert "holds measurements of something else" in caught.value.message
+
+
+def test_registering_in_a_whole_run_is_told_by_its_median(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tiny_cohort(tmp_path / "store", 3).path
+    times = [1.0, 2.0, 2.0, 3.0, 3.0, 90.0]
+
+    def read(folder: Path) -> pl.DataFrame:
+        return read_rows(folder).with_columns(pl.Series("register_s", times))
+
+    monkeypatch.setattr(end_to_end, "read_rows", read)
+    task = RunTask(
+        Pairs(str(store), (96, 80, 128), (), "all"), Variant("voxelopt", QUICK), "cpu", 1
+    )
+    row = measure_run(task, tmp_path / "run")
+    assert (row["register_q1_s"], row["register_s"], row["register_q3_s"]) == (2.0, 2.5, 3.0)
+    assert row["busy_s"] < 90
 
 
 def test_pairs_and_other_tools_are_told_apart_when_they_are_asked_for(tmp_path: Path) -> None:

@@ -20,8 +20,10 @@ kernels. Clocks and power are read and never set.
 """
 _RUNS = """\
 Whole runs of the engine, all pairs once: pairs per hour count the start of the workers, all seconds
-are of a worker a pair. Efficiency is the time of one worker a pair over that of each of several,
-without their start.
+are of a worker a pair. Those of `register` are the median of the pairs, those of other work means.
+Efficiency is the time of one worker a pair over that of each of several, without their start.
+`processor_s` of `end_to_end.csv` is a pair's share of all processor time: of workers and driver,
+their start included.
 """
 _FLOORS = """\
 The floor is the longer of two times: of a kernel's bytes at the rate of a sum over much more than

@@ -47,7 +47,8 @@ def measure_run(task: RunTask, folder: Path) -> dict[str, Any]:
     """The row of a whole run; ``folder`` is its run's, which is begun anew and taken away.
 
     Throughput is told with the start of the workers (``pairs_per_hour``) and without: seconds of a
-    worker a pair (``busy_s``), of which ``waiting_s`` are those between its tiles. Processor time
+    worker a pair (``busy_s``), of which ``waiting_s`` are those between its tiles. ``register_s``
+    is the median of the pairs, as its quartiles are theirs; other kinds are means. Processor time
     is of the workers and of the driver, their start included.
 
     Raises:
@@ -74,6 +75,7 @@ def measure_run(task: RunTask, folder: Path) -> dict[str, Any]:
         "pairs_per_hour": pairs_per_hour(folder),
         "busy_s": sum(split.values()),
         **{f"{kind}_s": split.get(kind, 0.0) for kind in KINDS},
+        "register_s": registered.median,
         "register_q1_s": registered.q1,
         "register_q3_s": registered.q3,
         "processor_s": processor_s / len(rows),
