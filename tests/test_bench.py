@@ -434,6 +434,18 @@ def test_wrong_usage_gives_2(cohort: Cohort, tmp_path: Path, options: str, messa
     assert not (tmp_path / "out").exists()
 
 
+def test_no_card_gives_2_and_names_options_of_this_command(
+    cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    shown = cohort("bench", tmp_path / "out", "--device", "cuda")
+    assert shown.code == 2
+    said = " ".join(shown.err.split())
+    assert said.startswith("error E_DEVICE: --device cuda: torch finds no GPU here; measure where")
+    assert said.endswith("or this machine's processor with --device cpu")
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_command_tells_what_it_takes_and_what_it_found(
     cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,10 +4,13 @@ from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import typer
 
 from cohort import terminal
 from cohort.commands.crew import device_of
+from cohort.engine.spec import Device
+from cohort.errors import UsageError
 from cohort.options import HourlyPrice, Json, local_path
 from cohort.report.bench import write_bench
 from cohort.studies.bench.settings import (
@@ -69,7 +72,7 @@ def bench_command(
         variants=parse_methods(methods),
         shapes=_shapes(shapes, quick=quick),
         batches=() if batches is None else parse_counts("--batches", batches),
-        device=device_of(device) or "cpu",
+        device=_device(device),
         workers=parse_counts("--workers", workers),
         repeats=repeats,
         pairs=pairs,
@@ -102,6 +105,18 @@ def _shapes(text: str | None, *, quick: bool) -> tuple[Shape, ...]:
 def _is_failed(row: dict[str, Any]) -> bool:
     """What there is no room for is no failure."""
     return row["status"] != "ok" and not row["status"].startswith("E_BENCH")
+
+
+def _device(asked: str | None) -> Device:
+    """What is measured; a study has no plan that could be made where there is no card."""
+    found = device_of(asked, here=False) or "cpu"
+    if found == "cuda" and not torch.cuda.is_available():
+        raise UsageError(
+            "E_DEVICE",
+            "--device cuda: torch finds no GPU here; measure where one is, or this machine's"
+            " processor with --device cpu",
+        )
+    return found
 
 
 def _minutes(seconds: float) -> str:
