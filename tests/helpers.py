@@ -1,6 +1,8 @@
 """What several test files share: where the real data lie, seeded inputs, a tiny cohort."""
 
+import base64
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -51,6 +53,12 @@ def tiny_cohort(
         volume = (100 * labels + 10 * texture).astype(np.float32)
         store.commit(Subject(f"sub-{index:02d}", volume, labels=labels), {"source": None})
     return store
+
+
+def drawn_texts(picture: str) -> list[str]:
+    """The texts of a plot that is a data URI; matplotlib notes each beside its outlines."""
+    content = base64.b64decode(picture.partition(",")[2]).decode()
+    return re.findall(r"<!-- (.*?) -->", content)
 
 
 def pretend_a_card(monkeypatch: pytest.MonkeyPatch) -> None:

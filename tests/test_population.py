@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 import torch
 from command_line import Cohort
-from helpers import tiny_cohort
+from helpers import drawn_texts, tiny_cohort
 from small_run import planned
 from written_runs import spec_of
 
@@ -22,6 +22,7 @@ from cohort.engine.run import run
 from cohort.engine.team import Team
 from cohort.errors import UsageError
 from cohort.report import population as population_page
+from cohort.report.population_figures import Marked, plane_plot
 from cohort.studies.population import PopulationSettings, analyse
 from cohort.studies.population_distances import distances_of
 from cohort.studies.population_outliers import rank_outliers
@@ -336,6 +337,19 @@ def test_what_makes_no_sense_is_refused(
     told = cohort("population", done[0], "--out", tmp_path / "out", "--triangles", 0, *asked)
     assert told.code == 2
     assert said in " ".join(told.err.split())
+
+
+def test_the_plane_tells_the_medoid_of_all_from_those_of_clusters() -> None:
+    subjects = [
+        {"subject": name, "x": x, "y": 0.0, "cluster": 1 + (x > 3)}
+        for name, x in (("a", 0.0), ("b", 1.0), ("c", 2.0), ("d", 9.0), ("e", 9.5))
+    ]
+    drawn = drawn_texts(plane_plot(subjects, Marked("c", ["b", "d"], ["e"]), "mm"))
+    legend = [one for one in drawn if "medoid" in one or "apart" in one]
+    assert legend == ["medoid of all", "medoid of its cluster", "stands apart"]
+    crowd = [{**subjects[0], "subject": f"sub-{number}", "x": number} for number in range(61)]
+    drawn = drawn_texts(plane_plot(crowd, Marked("sub-7", [], []), "mm"))
+    assert [one for one in drawn if one.startswith("sub-")] == ["sub-7"]
 
 
 def test_subjects_that_are_called_by_numbers_keep_their_names(tmp_path: Path) -> None:

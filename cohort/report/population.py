@@ -12,7 +12,7 @@ import polars as pl
 from cohort.errors import StorageError
 from cohort.report.layout import Column, Table, laid_out
 from cohort.report.page import environment
-from cohort.report.population_figures import distance_plot, plane_plot
+from cohort.report.population_figures import Marked, distance_plot, plane_plot
 from cohort.report.publish import write_file
 
 _MOST_IN_MATRIX = 1000
@@ -94,17 +94,17 @@ def _table(path: Path, *texts: str) -> pl.DataFrame:
 def _planes(subjects: pl.DataFrame, facts: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     """Who is shown, what share of the variance the axes hold, and the picture; everyone last."""
     medoids = [one["medoid"] for one in facts["clusters"] if len(one["subjects"]) > 1]
-    apart, unit = facts["apart"], facts["distance"]
+    marked, unit = Marked(facts["medoid"], medoids, facts["apart"]), facts["distance"]
     within = subjects.with_columns(x="x_within", y="y_within").drop_nulls(["x", "y"])
-    is_split = bool(apart) and len(within) > 2
+    is_split = bool(marked.apart) and len(within) > 2
     if is_split:
         share = f"{facts['variance_share_within']:.0%}"
         yield (
             "Those who do not stand apart",
             share,
-            plane_plot(within.to_dicts(), medoids, [], unit),
+            plane_plot(within.to_dicts(), marked._replace(apart=()), unit),
         )
-    picture = plane_plot(subjects.to_dicts(), medoids, apart, unit, all_named=not is_split)
+    picture = plane_plot(subjects.to_dicts(), marked, unit, all_named=not is_split)
     yield "Everyone", f"{facts['variance_share']:.0%}", picture
 
 

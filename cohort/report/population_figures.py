@@ -1,7 +1,7 @@
 """The pictures of a population: its subjects in the plane, and all their distances."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib import colormaps
@@ -19,18 +19,26 @@ _LETTER, _LINE = 0.0078, 0.021  # of a name, as shares of the picture's width an
 _COLOURS = colormaps["tab10"]
 
 
+class Marked(NamedTuple):
+    """Subjects that have a ring around them in the plane, and their names always.
+
+    Attributes:
+        medoid: of the population.
+        medoids: of clusters.
+        apart: who stands apart.
+    """
+
+    medoid: str
+    medoids: Sequence[str]
+    apart: Sequence[str]
+
+
 def plane_plot(
-    subjects: Sequence[dict[str, Any]],
-    medoids: Sequence[str],
-    apart: Sequence[str],
-    unit: str,
-    *,
-    all_named: bool = True,
+    subjects: Sequence[dict[str, Any]], marked: Marked, unit: str, *, all_named: bool = True
 ) -> str:
     """Subjects at their ``x`` and ``y``, coloured by ``cluster``, with their names.
 
-    Where there are too many names, or not ``all_named``, only medoids and those that stand apart
-    have theirs.
+    Where there are too many names, or not ``all_named``, only those that are marked have theirs.
     """
     with figure_style():
         figure = Figure(figsize=(8.4, 6.4), layout="constrained")
@@ -41,22 +49,19 @@ def plane_plot(
             own = np.array([one["cluster"] == number for one in subjects])
             label = f"cluster {number}: {own.sum()}"
             axes.plot(*places[own].T, "o", color=_colour(number), markersize=6, label=label)
-        _ringed(axes, subjects, medoids, "D", "medoid")
-        _ringed(axes, subjects, apart, "o", "stands apart")
+        _ring(axes, subjects, marked)
         middle, reach = (places.min(0) + places.max(0)) / 2, np.ptp(places, axis=0)
         half = max(reach[0] / 2 * (1 + 2 * _MARGIN), reach[1] / 2 * 1.12 * _WIDTH_TO_HEIGHT, 1e-9)
         axes.set_xlim(middle[0] - half, middle[0] + half)
         axes.set_ylim(*(middle[1] + sign * half / _WIDTH_TO_HEIGHT for sign in (-1, 1)))
         axes.set_aspect("equal")
         axes.set(xlabel=f"first axis, {unit}", ylabel="second axis")
-        shown = [
-            one
-            for one in subjects
-            if (all_named and len(subjects) <= MOST_NAMED) or one["subject"] in {*medoids, *apart}
-        ]
+        always = {marked.medoid, *marked.medoids, *marked.apart}
+        is_all = all_named and len(subjects) <= MOST_NAMED
+        shown = [one for one in subjects if is_all or one["subject"] in always]
         figure.draw_without_rendering()  # now it is known where on the paper a point lies
         _name(axes, shown, places)
-        figure.legend(loc="outside upper left", ncols=6, frameon=False, fontsize=8.5)
+        figure.legend(loc="outside upper left", ncols=5, frameon=False, fontsize=8.5)
         return svg(figure)
 
 
@@ -101,11 +106,17 @@ def _colour(cluster: int) -> Any:
     return _COLOURS((cluster - 1) % _COLOURS.N)
 
 
-def _ringed(axes: Any, subjects: Any, chosen: Sequence[str], marker: str, label: str) -> None:
-    places = [(one["x"], one["y"]) for one in subjects if one["subject"] in chosen]
-    if places:
-        line = {"markerfacecolor": "none", "markeredgecolor": "#222222", "markersize": 11}
-        axes.plot(*np.array(places).T, marker, label=label, **line)
+def _ring(axes: Any, subjects: Sequence[dict[str, Any]], marked: Marked) -> None:
+    """Rings of three forms, the widest around the population's medoid, as one may need them all."""
+    for chosen, marker, size, label in (
+        ((marked.medoid,), "s", 13, "medoid of all"),
+        (marked.medoids, "D", 9, "medoid of its cluster"),
+        (marked.apart, "o", 11, "stands apart"),
+    ):
+        places = [(one["x"], one["y"]) for one in subjects if one["subject"] in chosen]
+        if places:
+            line = {"markerfacecolor": "none", "markeredgecolor": "#222222", "markersize": size}
+            axes.plot(*np.array(places).T, marker, label=label, **line)
 
 
 def _name(axes: Any, shown: Sequence[dict[str, Any]], places: np.ndarray) -> None:
@@ -140,7 +151,7 @@ def _name(axes: Any, shown: Sequence[dict[str, Any]], places: np.ndarray) -> Non
 
 def _corners(x: float, y: float, size: np.ndarray, far: float) -> list[np.ndarray]:
     """Lower left corners of a box that lies ``far`` from a point, on all its sides."""
-    gap, (width, height) = 0.008 * far, size
+    gap, (width, height) = 0.012 * far, size
     beside = ((x + gap, y - height / 2), (x - gap - width, y - height / 2))
     above = ((x - width / 2, y + gap), (x - width / 2, y - gap - height))
     aslant = [
