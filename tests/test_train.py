@@ -153,6 +153,19 @@ def test_without_folds_some_validate_and_are_scored(cohort: Cohort, tmp_path: Pa
     assert not shown.err
 
 
+def test_few_subjects_without_folds_are_all_learned_from_and_nothing_is_scored(
+    cohort: Cohort, store: CohortStore, tmp_path: Path
+) -> None:
+    shown = cohort("train", store.path, tmp_path / "out", "--steps", 2, *QUICK)
+    assert shown.code == 0, shown.err
+    said = " ".join(shown.out.split())
+    assert "nobody was held back or validated on, so that nothing is scored; --folds" in said
+    page = (tmp_path / "out" / "report" / "index.html").read_text()
+    assert "Nobody was held back or validated on" in page
+    for wrong in ("with labels to score", "by which the best step", "that a fold holds back"):
+        assert wrong not in page
+
+
 def test_each_validation_is_a_line_also_in_a_log_file(cohort: Cohort, tmp_path: Path) -> None:
     many = tiny_cohort(tmp_path / "many.zarr", subjects=10)
     shown = cohort(
@@ -177,7 +190,7 @@ def test_without_labels_mind_trains_and_nothing_is_scored(
     assert not (tmp_path / "out").exists()
     shown = cohort(*arguments, "--supervision", "mind")
     assert shown.code == 0, shown.err
-    assert "no labels to score" in shown.out
+    assert "no pairs with labels to score" in " ".join(shown.out.split())
     page = (tmp_path / "out" / "report" / "index.html").read_text()
     assert "There are no pairs with labels to score" in page
 

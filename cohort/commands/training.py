@@ -11,7 +11,7 @@ from cohort.config.training import training_config
 from cohort.data.store import CohortStore
 from cohort.errors import UsageError
 from cohort.options import Config, Json, Store, local_path
-from cohort.report.training import write_training_report
+from cohort.report.training import has_nobody_to_score, write_training_report
 from cohort.studies.train import News, Trained, train
 from cohort.studies.training_plan import TrainingTask
 from triton_reg.training.parallel import group_of_torchrun, leads
@@ -120,8 +120,11 @@ def _said(trained: Trained) -> str:
     """One fold in a line."""
     card, scores = trained.card, trained.card["scores"]
     learned = f"{card['parameters']:,} parameters, {card['steps_done']} steps"
+    if has_nobody_to_score(card):
+        unscored = "nobody was held back or validated on, so that nothing is scored"
+        return f"{learned}; {unscored}; --folds holds subjects back"
     if scores["dice"] is None:
-        return f"{learned}; no labels to score"
+        return f"{learned}; no pairs with labels to score"
     return (
         f"{learned}; {scores['pairs']} {card['scores_of']} pairs: mean Dice"
         f" {scores['dice_before']:.3f} before, {scores['dice']:.3f} after"

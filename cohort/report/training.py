@@ -58,7 +58,7 @@ def write_training_report(out: Path) -> Path:
         left=len(plan["folds"]) - len(cards),
         headline=_headline(cards),
         sheet=_scores(cards),
-        scored=bool(_scored(cards)),
+        unscored=_unscored(cards),
         curves=curves,
         facts=_facts(plan, cards),
         notes=_notes(cards),
@@ -90,6 +90,23 @@ def curve_plot(history: pl.DataFrame) -> str:
 
 def _scored(cards: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [card["scores"] for card in cards if card["scores"]["dice"] is not None]
+
+
+def has_nobody_to_score(card: dict[str, Any]) -> bool:
+    """Whether a training neither held subjects back nor validated on some."""
+    return not card["fold"]["held_back"] and not card["fold"]["validation"]
+
+
+def _unscored(cards: Sequence[dict[str, Any]]) -> str:
+    """Why there are no scores; nothing if there are."""
+    if _scored(cards):
+        return ""
+    if any(map(has_nobody_to_score, cards)):
+        return (
+            "Nobody was held back or validated on, so that nothing is scored; --folds holds"
+            " subjects back."
+        )
+    return "There are no pairs with labels to score."
 
 
 def _headline(cards: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
@@ -152,14 +169,16 @@ def _listed(values: dict[str, Any]) -> str:
 
 
 def _notes(cards: Sequence[dict[str, Any]]) -> list[str]:
+    if any(map(has_nobody_to_score, cards)):
+        return []
     notes = [_PERSON]
-    if cards and cards[0]["scores_of"] == "validation":
+    if cards and cards[0]["scores_of"] == "held back":
+        notes.append("Nothing was chosen by the subjects that a fold holds back.")
+    elif _scored(cards):
         notes.append(
             "Nobody was held back: scores are those of the subjects by which the best step was"
             " chosen, and too good for others. --folds holds subjects back."
         )
-    else:
-        notes.append("Nothing was chosen by the subjects that a fold holds back.")
     notes.append(
         "SD is over the pairs of a fold; above, ± is over the folds. Scores are of all ordered"
         " pairs, or of a seeded sample of 200 where there are more."
