@@ -164,11 +164,12 @@ def say_ingest(store: Where, report: IngestReport) -> None:
 def say_run(run_dir: Path, report: RunReport, summary: Summary) -> None:
     """What registering did, now and in all."""
     rows: dict[str, object] = {}
-    if report.pairs_per_hour:
+    if report.pairs:
         rows["registered now"] = f"{report.pairs:,} pairs in {report.elapsed_s:.0f} s"
-        rows["throughput"] = f"{report.pairs_per_hour:,.0f} pairs per hour"
     else:
         rows["registered now"] = "nothing, all pairs were done"
+    if report.pairs_per_hour:
+        rows["throughput"] = f"{report.pairs_per_hour:,.0f} pairs per hour"
     say_table(str(run_dir), {**rows, **summary_rows(summary)})
 
 

@@ -48,6 +48,17 @@ def test_idle_time_between_drivers_does_not_count(tmp_path: Path) -> None:
     assert pairs_per_hour(tmp_path) == 30
 
 
+def test_failures_alone_are_no_throughput(tmp_path: Path) -> None:
+    first = [
+        ("00:00", "run_started", {}),
+        ("01:00", "tile_done", {"pairs": 3, "failed": 3}),
+    ]
+    write_events(tmp_path, first)
+    assert pairs_per_hour(tmp_path) is None
+    write_events(tmp_path, [*first, ("06:00", "tile_done", {"pairs": 3, "failed": 2})])
+    assert pairs_per_hour(tmp_path) == 60
+
+
 def test_the_time_of_workers_is_split_by_kind_of_work(tmp_path: Path) -> None:
     def tile(worker: str, elapsed_s: float, **seconds: float) -> dict[str, object]:
         return {"pairs": 10, "worker": worker, "elapsed_s": elapsed_s, "seconds": seconds}

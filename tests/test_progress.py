@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from command_line import Cohort
 from small_cohort import write_cohort
-from small_run import planned
+from small_run import damage, planned
 
 from cohort import terminal
 from cohort.data.ingest import IngestSettings, ingest
@@ -46,6 +46,21 @@ def test_a_run_before_during_and_after(store: CohortStore, tmp_path: Path) -> No
     assert list(after.slowest.values()) == sorted(after.slowest.values(), reverse=True)
     assert after.run_bytes > before.run_bytes
     assert after.free_bytes > 0
+
+
+def test_a_run_whose_pairs_all_failed_has_no_throughput(
+    store: CohortStore, tmp_path: Path, cohort: Cohort
+) -> None:
+    for name in store.subject_ids:
+        damage(store, name)
+    run_dir = planned(tmp_path / "run", store)
+    shown = cohort("register", store.path, run_dir)
+    assert "6 pairs in " in shown.out
+    assert "0 ok, 6 failed" in shown.out
+    told = (shown, cohort("status", run_dir), cohort("report", run_dir))
+    assert not any("throughput" in one.out for one in told)
+    assert cohort("report", run_dir, "--json").json["pairs_per_hour"] is None
+    assert "Throughput</h2>" not in (run_dir / "report" / "index.html").read_text()
 
 
 def test_what_workers_take_away_meanwhile_is_no_fault(

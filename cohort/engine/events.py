@@ -76,14 +76,15 @@ def seconds_a_pair(run_dir: Path) -> dict[str, float]:
 
 def pairs_per_hour(run_dir: Path) -> float | None:
     """Throughput of the run: its pairs over the hours in which a driver worked on it, each time
-    from its start to its last tile; None before the first tile is done."""
-    pairs, seconds, since = 0, 0.0, None
+    from its start to its last tile; None as long as no pair succeeded."""
+    pairs, failed, seconds, since = 0, 0, 0.0, None
     for event in read_events(run_dir):
         time = datetime.fromisoformat(event["time"])
         if event["event"] == "run_started":
             since = time
         elif event["event"] == "tile_done" and since is not None:
             pairs += event["pairs"]
+            failed += event.get("failed", 0)  # not in events of older versions
             seconds += (time - since).total_seconds()
             since = time
-    return 3600 * pairs / seconds if pairs and seconds else None
+    return 3600 * pairs / seconds if pairs > failed and seconds else None

@@ -22,7 +22,7 @@ class RunProgress:
 
     Attributes:
         planned, done, left: pairs.
-        pairs_per_hour: None before the first tile is done.
+        pairs_per_hour: None as long as no pair succeeded.
         time_left_s: at that rate; None if it is not known or nothing is left.
         seconds_a_pair: of the workers' time, by kind of work.
         failures: pairs by code.

@@ -73,8 +73,9 @@ class RunReport:
 
     @property
     def pairs_per_hour(self) -> float | None:
-        """Pairs registered now over the time they took, all workers together."""
-        return 3600 * self.pairs / self.elapsed_s if self.pairs else None
+        """Pairs registered now over the time they took, all workers together; None if all failed,
+        or there were none."""
+        return 3600 * self.pairs / self.elapsed_s if self.pairs > self.failed else None
 
 
 def run(
