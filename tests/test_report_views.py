@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import pytest
+from helpers import drawn_texts
 from PIL import Image
 
 from cohort.engine.regenerate import PairImages
@@ -155,3 +156,12 @@ def test_more_of_what_is_bad_stands_apart_too(measure: str) -> None:
     bad = pl.when(pl.col("fixed") == "c").then(5.0).otherwise(pl.col(measure)).alias(measure)
     table = outliers(frame.with_columns(noise).with_columns(bad))
     assert ("c", "fixed") in set(table.select("subject", "role").iter_rows())
+
+
+def test_long_names_beside_a_matrix_keep_both_ends() -> None:
+    site = "a-hospital-with-a-very-long-name"
+    names = [f"{site}_sub-01", f"{site}_sub-02", f"x{site}_sub-02", "sub-03"]
+    drawn = drawn_texts(matrix_plot(np.eye(4), names, "Dice"))
+    shown = ["a-hospital-w…name_sub-01", "a-hospital-w…name_sub-02", "xa-hospital-…name_sub-02"]
+    assert [one for one in drawn if "sub-" in one] == 2 * [*shown, "sub-03"]
+    assert {"fixed", "moving"} <= set(drawn)

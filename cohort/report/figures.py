@@ -22,6 +22,8 @@ from cohort.engine.regenerate import PairImages
 BEFORE = "#8a8a8a"
 AFTER = "#1f5f9e"
 MOST_STRUCTURES = 40
+_LONGEST_NAME = 40  # letters of a structure
+_LONGEST_BESIDE_MATRIX = 24  # letters of a subject; more leave the matrix and its titles no room
 PIXELS_PER_VOXEL = 3  # of the outlines
 PLANES = ((2, "axial"), (1, "coronal"), (0, "sagittal"))
 
@@ -106,7 +108,7 @@ def structure_plot(table: pl.DataFrame) -> str:
             markeredgecolor="#555555",
             markersize=5,
         )
-        axes.set_yticks(y, [_printable(name) for name in shown["name"]])
+        axes.set_yticks(y, [_printable(name, _LONGEST_NAME) for name in shown["name"]])
         for tick in axes.get_yticklabels():
             tick.set_parse_math(False)
         axes.set(xlabel="Dice", xlim=(0, 1), ylim=(-0.7, len(shown) - 0.3))
@@ -117,9 +119,13 @@ def structure_plot(table: pl.DataFrame) -> str:
         return svg(figure)
 
 
-def _printable(name: str) -> str:
+def _printable(name: str, most: int) -> str:
+    """At most so many letters; both ends stay, as names differ at either."""
     name = "".join(letter if letter.isprintable() else "?" for letter in name)
-    return name if len(name) <= 40 else f"{name[:39]}…"
+    if len(name) <= most:
+        return name
+    head, tail = most // 2, (most - 1) // 2
+    return f"{name[:head]}…{name[-tail:]}"
 
 
 def name_matrix_axes(axes: Axes, names: Sequence[str], most: int) -> None:
@@ -128,8 +134,9 @@ def name_matrix_axes(axes: Axes, names: Sequence[str], most: int) -> None:
         axes.set_xticks([])
         axes.set_yticks([])
         return
-    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=6)
-    axes.set_yticks(range(len(names)), names, fontsize=6)
+    shown = [_printable(name, _LONGEST_BESIDE_MATRIX) for name in names]
+    axes.set_xticks(range(len(names)), shown, rotation=90, fontsize=6)
+    axes.set_yticks(range(len(names)), shown, fontsize=6)
     for tick in (*axes.get_xticklabels(), *axes.get_yticklabels()):
         tick.set_parse_math(False)
 
