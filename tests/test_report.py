@@ -19,6 +19,7 @@ from cohort.engine.spec import RunSpec
 from cohort.errors import UsageError
 from cohort.report import content, figures, tables
 from cohort.report.page import Cohort, Picture, is_current, render_page, write_report
+from cohort.report.views import pair_views
 
 SUBJECTS = ("a", "b", "c")
 PAIRS = [(f, m) for f in SUBJECTS for m in SUBJECTS if f != m]
@@ -217,7 +218,7 @@ def test_the_page_tells_the_run_and_its_headline():
     text = _plain(_page(_rows()))
     for expected in (
         "12x14x10 voxels of 2 x 2 x 3 mm",
-        "6 (all) in 1 tiles",
+        "6 (all) in 1 tile",
         "6, none failed",
         "2026-08-01 10:00 UTC",
         "0.500 → 0.825",
@@ -260,6 +261,32 @@ def test_a_run_without_labels_and_truth_has_neither_in_its_page():
     assert "No pair has labels on both sides" in text
     assert "Mean NCC as fixed" in text
     assert len(_Checked(page).all("img")) == 4 + 1  # measures, matrix
+
+
+def test_one_pair_is_told_in_the_singular():
+    text = _plain(render_page("run-1", _spec(n_pairs=2), _frame(_rows()[:1]), Cohort(), {}))
+    assert "The pair with the lowest Dice" in text
+    assert "2 (all) in 1 tile" in text
+    assert "1 tiles" not in text
+    assert "2 planned pairs 1 is not done yet" in text
+
+
+@pytest.mark.parametrize("labels", [True, False], ids=["labels", "no labels"])
+def test_outlines_are_told_of_where_there_are_any(labels):
+    images = _images(labels=labels)
+    picture = Picture("data:,", "", pair_views(images), has_outlines=labels)
+    page = _page(_rows(), Cohort(), {PAIRS[0]: picture})
+    assert ("Outlines are those of the fixed labels" in page) == labels
+    assert ("outlines of the fixed labels" in page) == labels
+    assert ("through the middle of the volume;" in page) == (not labels)
+
+
+def test_marks_of_a_perfect_structure_are_whole():
+    scores = {"dice": {1: 1.0}, "dice_structures_before": {1: 1.0}}
+    table = tables.structure_table(_frame([_row("a", "b", **scores)]), NAMES)
+    content = base64.b64decode(figures.structure_plot(table).partition(",")[2]).decode()
+    assert "<use" in content
+    assert not re.search(r"<g clip-path=[^>]*>\s*<use", content)
 
 
 def test_a_run_without_pairs_says_so():
@@ -370,6 +397,7 @@ def test_a_report_is_written_once_for_the_parts_that_are_there(run_dir):
 def test_a_report_has_the_pictures_names_and_quarantine_of_its_store(run_dir):
     page = write_report(run_dir).read_text()
     assert page.count("data:image/png;base64,") == 2
+    assert "Outlines are those of the fixed labels" in page
     text = _plain(page)
     assert "core" in text
     assert "left out" not in text

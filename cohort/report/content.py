@@ -84,7 +84,10 @@ def run_facts(
         ("Store", spec.store),
         ("Grid", f"{'x'.join(map(str, grid.shape))} voxels of {_spacing(grid)} mm"),
         ("Subjects", f"{len(spec.subject_ids):,}{refused}"),
-        ("Pairs planned", f"{spec.n_pairs:,} ({spec.pairs}{seed}) in {spec.n_tiles:,} tiles"),
+        (
+            "Pairs planned",
+            f"{spec.n_pairs:,} ({spec.pairs}{seed}) in {_counted(spec.n_tiles, 'tile')}",
+        ),
         ("Pairs done", f"{summary.ok:,}{failed}"),
         ("Planned", moment(spec.created_at)),
         ("Finished", moment(str(finished.max())) if len(finished) else ABSENT),
@@ -113,6 +116,10 @@ def moment(time: str) -> str:
         return datetime.fromisoformat(time).astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
     except ValueError:
         return time
+
+
+def _counted(count: int, name: str) -> str:
+    return f"{count:,} {name}{'' if count == 1 else 's'}"
 
 
 def duration(seconds: float) -> str:
@@ -156,7 +163,7 @@ def _in_words(measure: Measure, after: Sequence[float], before: Sequence[float] 
     was = f", mean before {number(sum(before) / len(before), measure.digits)}" if before else ""
     unit = f" in {measure.unit}" if measure.unit else ""
     return (
-        f"Histogram of {measure.title}{unit} over {len(after):,} pairs: "
+        f"Histogram of {measure.title}{unit} over {_counted(len(after), 'pair')}: "
         f"mean {mean}, from {low} to {high}{was}."
     )
 

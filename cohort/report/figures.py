@@ -100,13 +100,14 @@ def structure_plot(table: pl.DataFrame) -> str:
         spread = "after: median, middle half, 5 to 95 % of pairs"
         axes.hlines(y, shown["p05"], shown["p95"], color=AFTER, linewidth=1.2)
         axes.hlines(y, shown["p25"], shown["p75"], color=AFTER, linewidth=6, alpha=0.4)
-        axes.plot(shown["median"], y, "o", color=AFTER, markersize=5, label=spread)
+        whole = {"markersize": 5, "clip_on": False}  # also those at 0 and at 1
+        axes.plot(shown["median"], y, "o", color=AFTER, label=spread, **whole)
         axes.plot(
             *(shown["before"], y, "D"),
             label="before: mean",
             color="white",
             markeredgecolor="#555555",
-            markersize=5,
+            **whole,
         )
         axes.set_yticks(y, [_printable(name, _LONGEST_NAME) for name in shown["name"]])
         for tick in axes.get_yticklabels():

@@ -53,11 +53,15 @@ class Cohort:
 
 @dataclass(frozen=True)
 class Picture:
-    """A mosaic of a pair as a data URI and further views, or the reason why there are none."""
+    """A mosaic of a pair as a data URI and further views, or the reason why there are none.
+
+    It has outlines where the fixed subject has labels.
+    """
 
     uri: str = ""
     missing: str = ""
     views: tuple[View, ...] = ()
+    has_outlines: bool = False
 
 
 def write_report(
@@ -124,6 +128,7 @@ def render_page(
     `work` pictures of the throughput over time, and of where the time went.
     """
     summary = summarise(rows)
+    worst = [_worst(row, cohort, pictures) for row in _worst_rows(rows)]
     return (
         environment()
         .get_template("page.html.jinja")
@@ -135,7 +140,8 @@ def render_page(
             left=spec.n_pairs - summary.pairs,
             summary=summary,
             headline=content.headline(summary, rate),
-            worst=[_worst(row, cohort, pictures) for row in _worst_rows(rows)],
+            worst=worst,
+            is_outlined=any(one["picture"].has_outlines for one in worst),
             work=work[0],
             spent=work[1],
             quarantine=layout.quarantine(cohort.quarantined),
@@ -206,7 +212,8 @@ def _pictures(
     for done, (fixed, moving) in enumerate(pairs, start=1):
         try:
             images = regenerate_pair(workbench, fixed, moving)
-            picture = Picture(mosaic(images), views=pair_views(images))
+            has_outlines = images.fixed_labels is not None
+            picture = Picture(mosaic(images), "", pair_views(images), has_outlines)
         except CohortError as error:
             picture = Picture(missing=error.message)
         pictures[fixed, moving] = picture

@@ -20,12 +20,16 @@ _LARGEST_CHANGE = float(np.log(2))  # of the logarithm of volume, at the ends of
 _OPACITY = 0.6  # of those colours
 _QUALITY = 80
 _SHOWN = {
-    "fixed": "The fixed volume with the outlines of its labels.",
-    "warped": "The warped moving volume with the outlines of the fixed labels.",
+    "fixed": "The fixed volume.",
+    "warped": "The warped moving volume.",
     "checkerboard": "Squares of the fixed and of the warped volume in turn.",
     "volume change": "The fixed volume coloured by the Jacobian determinant: red where the moving"
     " volume is larger, up to twice, and was compressed; blue where it is smaller, down to half.",
     "grid": f"The warped volume under a grid of {_GRID_STEP} moving voxels, deformed with it.",
+}
+_OUTLINED = {
+    "fixed": "The fixed volume with the outlines of its labels.",
+    "warped": "The warped moving volume with the outlines of the fixed labels.",
 }
 
 
@@ -142,7 +146,7 @@ def pair_views(images: PairImages) -> tuple[View, ...]:
         "volume change": lambda plane: plane.coloured_by_change(fixed(plane)),
         "grid": lambda plane: plane.gridded(warped(plane)),
     }
-    shown = dict(_SHOWN)
+    shown = _SHOWN | (_OUTLINED if images.fixed_labels is not None else {})
     if images.spread_mm is not None:
         spread, bright_mm = images.spread_mm, max(float(np.percentile(images.spread_mm, 99)), 1e-3)
         shown["uncertainty"] = (
