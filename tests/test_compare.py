@@ -14,8 +14,16 @@ from written_runs import PAIRS, SUBJECTS, row_of, write_run
 from cohort.engine.results import commit_part
 from cohort.errors import UsageError
 from cohort.report.compare import RunComparison, compare_runs
-from cohort.report.compare_text import comparison_markdown, notes, runs_table, structures_table
+from cohort.report.compare_text import (
+    comparison_markdown,
+    notes,
+    runs_table,
+    structures_table,
+    structures_title,
+)
+from cohort.report.run_values import _SCORES
 from cohort.report.statistics.paired import holm
+from cohort.report.written import _numbers
 
 SCORES = 0.6 + 0.2 * np.random.default_rng(0).random(len(PAIRS))
 GAINS = np.random.default_rng(1).normal(0.05, 0.01, len(PAIRS))
@@ -111,7 +119,7 @@ def test_the_table_reads_like_that_of_a_paper(runs: list[Path]) -> None:
     assert re.fullmatch(best, rows[1][3])
     assert rows[1][4].startswith("**")  # less is better
     text = comparison_markdown(comparison)
-    assert "## hd95_mm by structure" in text
+    assert "## HD95 in mm by structure" in text
     assert "## dice_structures_before" not in text
 
 
@@ -170,8 +178,14 @@ def test_the_command_writes_and_prints_a_comparison(
     page = (folder / "index.html").read_text()
     assert page.count("<table>") == 3
     assert "**" not in page
-    assert re.search(r"<td><strong>\d\.\d{3}</strong> ± ", page)  # as its notes say
-    assert "<h2>dice by structure</h2>" in page
+    mean = r"<strong>\d\.\d{3}</strong> ± \d\.\d{3}"  # bold, as its notes say
+    interval = r"\[\d\.\d{3}, \d\.\d{3}\];"
+    parts = [rf'<span class="unbroken">{part}</span>' for part in (mean, interval)]
+    assert re.search("<td>" + " ".join(parts), page)
+    assert "<h2>Dice by structure</h2>" in page
+    assert "<h2>HD95 in mm by structure</h2>" in page
+    assert "Registration report" not in page
+    assert "<title>Runs compared: plain, better</title>" in page
     assert pl.read_csv(folder / "measures.csv")["run"].unique().sort().to_list() == [
         "better", "plain",
     ]  # fmt: skip
@@ -179,6 +193,18 @@ def test_the_command_writes_and_prints_a_comparison(
     assert chosen["report"] == str(tmp_path / "chosen" / "index.html")
     assert chosen["pairs"] == 12
     assert len(chosen["measures"]) == 6
+
+
+def test_a_cell_of_numbers_breaks_between_its_parts_alone() -> None:
+    cell = _numbers("**0.618** ± 0.050 [0.601, 0.636]; p < 0.001, d 0.81")
+    assert re.findall('<span class="unbroken">(.*?)</span>', cell) == [
+        "<strong>0.618</strong> ± 0.050", "[0.601, 0.636];", "p &lt; 0.001, d 0.81",
+    ]  # fmt: skip
+
+
+def test_every_measure_of_structures_has_a_title() -> None:
+    after = [measure for measure in _SCORES if "before" not in measure]
+    assert all(structures_title(measure)[0].isupper() for measure in after)
 
 
 def test_one_run_has_no_comparison_but_tables(runs: list[Path], cohort: Cohort) -> None:

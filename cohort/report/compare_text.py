@@ -36,13 +36,28 @@ _SHOWN = {
 
 # measures of structures in which less is better
 _DISTANCES = {"hd95_mm", "hd95_vox", "hd_mm", "assd_mm"}
+# what people call measures of structures
+_OF_STRUCTURES = {
+    "dice": "Dice",
+    "jaccard": "Jaccard",
+    "volume_similarity": "Volume similarity",
+    "soft_dice": "Soft Dice",
+    "soft_jaccard": "Soft Jaccard",
+    "soft_volume_similarity": "Soft volume similarity",
+    "surface_dice": "Surface Dice",
+    "hd95_mm": "HD95 in mm",
+    "hd95_vox": "HD95 in voxels",
+    "hd_mm": "Hausdorff distance in mm",
+    "assd_mm": "Mean surface distance in mm",
+}
 
 
 def comparison_markdown(comparison: RunComparison) -> str:
     """The whole comparison: the table of runs, that of each structure measure, and the notes."""
     parts = ["# Runs compared\n", markdown(*runs_table(comparison))]
     for measure in comparison.structures["measure"].unique(maintain_order=True):
-        parts += [f"## {measure} by structure\n", markdown(*structures_table(comparison, measure))]
+        table = markdown(*structures_table(comparison, measure))
+        parts += [f"## {structures_title(measure)}\n", table]
     parts += ["".join(f"- {sentence}\n" for sentence in notes(comparison))]
     return "\n".join(parts)
 
@@ -64,6 +79,11 @@ def runs_table(comparison: RunComparison) -> tuple[list[str], list[list[str]]]:
     ]
     titles = [_SHOWN[name].title for name in shown]
     return ["Run", "Method", "Pairs", *titles, "Seconds a pair"], rows
+
+
+def structures_title(measure: str) -> str:
+    """``HD95 in mm by structure``."""
+    return f"{_OF_STRUCTURES[measure]} by structure"
 
 
 def structures_table(comparison: RunComparison, measure: str) -> tuple[list[str], list[list[str]]]:

@@ -10,13 +10,20 @@ from cohort.data.places import Where
 from cohort.engine.spec import RunSpec
 from cohort.report.aggregate import run_tables
 from cohort.report.compare import RunComparison, compare_runs
-from cohort.report.compare_text import comparison_markdown, notes, runs_table, structures_table
+from cohort.report.compare_text import (
+    comparison_markdown,
+    notes,
+    runs_table,
+    structures_table,
+    structures_title,
+)
 from cohort.report.layout import Column, Table
 from cohort.report.page import Cohort, environment
 from cohort.report.publish import write_file, write_tables
 from cohort.report.run_values import RunValues
 
 _BOLD = re.compile(r"^\*\*(-?[\d.]+)\*\*")  # see compare_text: a mean begins its cell
+_BETWEEN_PARTS = re.compile(r" (?=\[)|(?<=[\d\]];) ")  # of a cell: mean, interval, test
 
 
 def write_run_tables(run_dir: Path, store_path: Where | None = None) -> Path:
@@ -59,21 +66,25 @@ def write_comparison(
 
 def _page(comparison: RunComparison) -> str:
     sheets = [
-        _sheet("Runs", *runs_table(comparison)),
+        _sheet("Runs", *runs_table(comparison), texts=2),
         *(
-            _sheet(f"{measure} by structure", *structures_table(comparison, measure))
+            _sheet(structures_title(measure), *structures_table(comparison, measure), texts=1)
             for measure in comparison.structures["measure"].unique(maintain_order=True)
         ),
     ]
     template = environment().get_template("compare.html.jinja")
-    return template.render(sheets=sheets, notes=notes(comparison))
+    runs = [run.name for run in comparison.runs]
+    return template.render(runs=runs, sheets=sheets, notes=notes(comparison))
 
 
-def _sheet(caption: str, titles: list[str], rows: list[list[str]]) -> Table:
+def _sheet(caption: str, titles: list[str], rows: list[list[str]], *, texts: int) -> Table:
+    """A table whose first columns, so many, are texts, and the others numbers."""
     columns = tuple(Column(title, title) for title in titles)
-    return Table(caption, columns, [tuple(map(_bold, row)) for row in rows])
+    return Table(caption, columns, [(*row[:texts], *map(_numbers, row[texts:])) for row in rows])
 
 
-def _bold(cell: str) -> Markup:
-    """A cell of Markdown as HTML; only means are bold, names stay as they are."""
-    return Markup(_BOLD.sub(r"<strong>\1</strong>", str(escape(cell))))
+def _numbers(cell: str) -> Markup:
+    """A cell of Markdown as HTML, with lines broken between its parts and not within them."""
+    bold = _BOLD.sub(r"<strong>\1</strong>", str(escape(cell)))
+    parts = _BETWEEN_PARTS.split(bold)
+    return Markup(" ".join(f'<span class="unbroken">{part}</span>' for part in parts))
