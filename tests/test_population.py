@@ -154,6 +154,24 @@ def test_an_outlier_is_ranked_first_with_its_reason_and_does_not_smear() -> None
     assert np.delete(found.scores, 7).max() < 3.5
 
 
+@pytest.mark.parametrize(
+    ("count", "more_mm", "apart"),
+    [(6, 0.15, []), (6, 1.0, ["s0"]), (12, 0.15, ["s0"])],
+    ids=["few, alike", "few, one odd", "many"],
+)
+def test_among_few_nobody_stands_apart_for_a_little(
+    count: int, more_mm: float, apart: list[str]
+) -> None:
+    names = tuple(f"s{number}" for number in range(count))
+    own = {name: 1.93 + 0.01 * (number % 4) for number, name in enumerate(names)}
+    own["s0"] += more_mm
+    rows = rows_of({(one, other): own[one] + own[other] for one, other in permutations(names, 2)})
+    found = rank_outliers(rows.drop("ncc"), names)
+    assert found.apart == apart
+    assert found.scores.argmax() == 0
+    assert found.scores[0] > 3.5
+
+
 def uniform(*step: float) -> Displacement:
     vectors = torch.tensor(step, dtype=torch.float32).view(1, 3, 1, 1, 1)
     return Displacement(vectors.expand(1, 3, *SHAPE), SHAPE, SHAPE)

@@ -74,6 +74,7 @@ def write_population_page(out: Path, commands: list[str]) -> Path:
         apart=laid_out(subjects.filter(pl.col("subject").is_in(facts["apart"])), _APART,
                        "Subjects that stand apart"),
         judged=", ".join(facts["judged_by"]),
+        is_few=facts["few"],
         subjects=laid_out(subjects, _SUBJECTS, "All subjects, the most conspicuous first"),
         clusters=_clusters(facts),
         silhouette=facts["silhouette"],

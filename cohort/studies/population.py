@@ -223,6 +223,7 @@ def _facts(
         "silhouette": groups.silhouette,
         "silhouettes_tried": {str(number): value for number, value in groups.tried.items()},
         "judged_by": list(outliers.measures),
+        "few": outliers.few,
         "apart": outliers.apart,
     }
 
