@@ -16,6 +16,8 @@ from cohort.engine.run import run
 SCRIPT = Path(__file__).parents[1] / "workflows" / "slurm" / "run.sbatch"
 SRUN = """#!/usr/bin/env bash
 trap 'kill $(jobs -p); exit' TERM
+echo "$1" > "$COHORT_PRIVATE/srun.txt"
+shift
 for task in 1 2; do "$@" & done
 wait
 """
@@ -37,11 +39,17 @@ def environment(tmp_path: Path) -> dict[str, str]:
     """Of a job with two tasks, in a folder of its own."""
     stand_ins = tmp_path / "bin"
     stand_ins.mkdir()
-    for name, content in (("srun", SRUN), ("scontrol", SCONTROL)):
-        (stand_ins / name).write_text(content)
-        (stand_ins / name).chmod(0o755)
+    stand_in(tmp_path, srun=SRUN, scontrol=SCONTROL)
+    environment = os.environ | {"SLURM_JOB_ID": "7", "SLURM_CPUS_PER_TASK": "3"}
     path = f"{stand_ins}:{Path(sys.executable).parent}:{os.environ['PATH']}"
-    return os.environ | {"PATH": path, "SLURM_JOB_ID": "7", "COHORT_PRIVATE": str(tmp_path)}
+    return environment | {"PATH": path, "COHORT_PRIVATE": str(tmp_path)}
+
+
+def stand_in(folder: Path, **commands: str) -> None:
+    """Scripts that the job finds before the commands of those names."""
+    for name, content in commands.items():
+        (folder / "bin" / name).write_text(content)
+        (folder / "bin" / name).chmod(0o755)
 
 
 def start(run_dir: Path, environment: dict[str, str]) -> subprocess.Popen:
@@ -103,16 +111,14 @@ def test_workers_leave_before_the_end_of_their_own_job(
     tmp_path: Path, environment: dict[str, str], ends_in: str | None, squeue: str,
     expected: int | None,
 ) -> None:  # fmt: skip
-    stand_ins = {"dask": DASK, "cohort": COHORT, "squeue": f"#!/usr/bin/env bash\n{squeue}\n"}
-    for name, content in stand_ins.items():
-        (tmp_path / "bin" / name).write_text(content)
-        (tmp_path / "bin" / name).chmod(0o755)
+    stand_in(tmp_path, dask=DASK, cohort=COHORT, squeue=f"#!/usr/bin/env bash\n{squeue}\n")
     environment.pop("SLURM_JOB_END_TIME", None)
     if ends_in:
         environment["SLURM_JOB_END_TIME"] = str(int(time.time()) + int(ends_in))
     process = start(tmp_path / "run", environment)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 0, said
+    assert (tmp_path / "srun.txt").read_text() == "--cpus-per-task=3\n"
     told = (tmp_path / "worker.txt").read_text()
     assert "--memory-limit 0 " in told
     lifetime = told.split("--lifetime ")[1].split(" --")[0]
