@@ -31,6 +31,8 @@ exec sleep 60
 COHORT = """#!/usr/bin/env bash
 until [ -s "$COHORT_PRIVATE/worker.txt" ]; do sleep 0.05; done
 """
+FAILS = "#!/usr/bin/env bash\nexit 127\n"
+HANGS = "#!/usr/bin/env bash\nexec sleep 60\n"
 SCONTROL = '#!/usr/bin/env bash\necho "$@" > scontrol.txt\n'
 
 
@@ -126,3 +128,28 @@ def test_workers_leave_before_the_end_of_their_own_job(
         assert lifetime == "230 minutes"
     else:
         assert expected - 30 <= int(lifetime.removesuffix(" seconds")) <= expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("sent", "code", "asked"),
+    [(signal.SIGUSR1, 143, "requeue 7\n"), (signal.SIGTERM, 143, None), (None, 5, None)],
+    ids=["time-is-up", "cancelled", "no-scheduler"],
+)
+def test_a_job_that_ends_before_its_driver_leaves_nothing(
+    tmp_path: Path, environment: dict[str, str], sent: signal.Signals | None, code: int,
+    asked: str | None,
+) -> None:  # fmt: skip
+    stand_in(tmp_path, dask=HANGS if sent else FAILS)
+    process = start(tmp_path / "run", environment)
+    deadline = time.monotonic() + 20
+    while not list(tmp_path.glob(".cohort-job-*/cert.pem")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    if sent:
+        process.send_signal(sent)
+    # a process that is left would hold the pipe for a minute
+    _, said = process.communicate(timeout=20)
+    assert process.returncode == code, said
+    assert not list(tmp_path.glob(".cohort-job-*"))
+    told = tmp_path / "scontrol.txt"
+    assert (told.read_text() if told.exists() else None) == asked
