@@ -131,6 +131,30 @@ def test_workers_leave_before_the_end_of_their_own_job(
 
 
 @pytest.mark.slow
+def test_a_job_whose_workers_fail_stops_for_good(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    stand_in(tmp_path, dask=DASK, srun=FAILS, cohort=HANGS)
+    process = start(tmp_path / "run", environment)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 5, said
+    assert "the workers failed, see above; the job stops and is not queued again" in said
+    assert not (tmp_path / "scontrol.txt").exists()
+    assert not list(tmp_path.glob(".cohort-job-*"))
+
+
+@pytest.mark.slow
+def test_a_run_that_is_done_although_workers_failed_is_done(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    ends = "#!/usr/bin/env bash\ntrap 'kill $!; exit 0' TERM\nsleep 60 & wait\n"
+    stand_in(tmp_path, dask=DASK, srun=FAILS, cohort=ends)
+    process = start(tmp_path / "run", environment)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 0, said
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sent", "code", "asked"),
     [(signal.SIGUSR1, 143, "requeue 7\n"), (signal.SIGTERM, 143, None), (None, 5, None)],
