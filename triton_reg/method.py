@@ -118,10 +118,11 @@ class Method(Protocol):
     def register(
         self, fixed: Features, moving: Features, pairs: Tensor, prompts: Prompts | None = None
     ) -> Result:
-        """Register ``B`` pairs; ``pairs [B, 2]`` int32 holds row numbers into fixed and moving.
+        """Register ``B`` pairs; ``pairs [B, 2]`` holds row numbers into fixed and moving.
 
         Raises:
-            ValueError: if there are prompts and the method takes none.
+            TypeError: if pairs are neither int32 nor int64.
+            ValueError: if pairs are not such rows, or there are prompts and the method takes none.
         """
         ...
 

@@ -1,5 +1,6 @@
-"""What methods ask of the features and prompts that they are given."""
+"""What methods ask of the features, pairs and prompts that they are given."""
 
+import torch
 from torch import Tensor
 
 from triton_reg.method import Features, Prompts
@@ -22,6 +23,32 @@ def check_on_grid(call: str, features: Tensor, volume: Tensor) -> None:
             f"{call}: features must lie on the volume's grid {list(volume.shape[2:])}, got "
             f"{list(features.shape[2:])}"
         )
+
+
+def check_pairs(call: str, pairs: Tensor, fixed: Features, moving: Features) -> None:
+    """Raise unless pairs ``[B, 2]``, one or more, hold rows of the fixed and moving subjects.
+
+    Raises:
+        TypeError: if they are neither int32 nor int64.
+        ValueError: if they have another shape, or a subject is not there.
+    """
+    if pairs.dim() != 2 or pairs.shape[1] != 2 or not len(pairs):
+        raise ValueError(
+            f"{call}: pairs must be [B, 2] with at least one pair, got {list(pairs.shape)}"
+        )
+    if pairs.dtype not in (torch.int32, torch.int64):
+        raise TypeError(f"{call}: pairs must be int32 or int64, got {pairs.dtype}")
+    # to look at a GPU's rows the host would wait for all its work, and a compiler has none to see
+    if pairs.is_cuda or torch.compiler.is_compiling():
+        return
+    sides = {"fixed": fixed, "moving": moving}
+    for (name, features), rows in zip(sides.items(), pairs.unbind(1), strict=True):
+        count, first, last = len(features[0]), int(rows.min()), int(rows.max())
+        if first < 0 or last >= count:
+            raise ValueError(
+                f"{call}: pairs must hold rows from 0 to {count - 1} of the {name} subjects, got "
+                f"{first} to {last}"
+            )
 
 
 def check_prompts(call: str, prompts: Prompts | None, pairs: Tensor) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from triton_reg.displacement import Displacement
 from triton_reg.features.intensity import Intensity
 from triton_reg.method import FeatureExtractor, Features, Prompts, Result, at_least_float32
-from triton_reg.methods.checks import check_on_grid, check_prompts
+from triton_reg.methods.checks import check_on_grid, check_pairs, check_prompts
 from triton_reg.methods.descent import StopRule
 from triton_reg.methods.dio_settings import LINEAR, TRANSFORMS, DescentSettings, Transform
 from triton_reg.methods.dio_solver import Sides, Solver
@@ -203,7 +203,11 @@ class DIO:
             ``first`` before the others: ``iterations``, ``converged`` (1 if it stopped by itself, 0
             if it used all iterations), ``loss`` (the last) and ``gradient_ratio`` (length of the
             last gradient over that of the first); with ``diagnose`` also ``step_cosine``.
+
+        Raises:
+            TypeError, ValueError: if pairs are not rows of the subjects, or prompts of other pairs.
         """
+        check_pairs("DIO", pairs, fixed, moving)
         check_prompts("DIO", prompts, pairs)
         at_once = 1 if prompts is not None else self.pairs_at_once(fixed[0].device)
         found = []

@@ -13,7 +13,7 @@ from triton_reg.features.averaged import averaged
 from triton_reg.features.local import LocalContrast
 from triton_reg.features.obelisk import Obelisk
 from triton_reg.method import FeatureExtractor, Features, Prompts, Result, at_least_float32
-from triton_reg.methods.checks import check_prompts, check_same_grid
+from triton_reg.methods.checks import check_pairs, check_prompts, check_same_grid
 from triton_reg.methods.prompt_terms import PromptWeights, anchors_of, label_channels, moved_back
 from triton_reg.methods.search import CubeSearch, EvenSearch, Search, label_shares, label_steps
 from triton_reg.ops.checks import check_choice
@@ -157,9 +157,10 @@ class PDDNet:
             and ``covariance [B, 6, d, h, w]`` in squared voxels, ordered as ``COVARIANCE_AXES``.
 
         Raises:
-            ValueError: if fixed and moving features differ in shape.
+            TypeError, ValueError: if features differ in shape or pairs are not rows of theirs.
         """
         check_same_grid("PDDNet", fixed, moving)
+        check_pairs("PDDNet", pairs, fixed, moving)
         check_prompts("PDDNet", prompts, pairs)
         at_once = 1 if prompts is not None or fixed[0].is_cpu else _PAIRS_AT_ONCE
         found = []

@@ -9,7 +9,12 @@ from triton_reg.displacement import Displacement, upsample_twice
 from triton_reg.features.local import LocalContrast
 from triton_reg.features.mind import MindSSC
 from triton_reg.method import FeatureExtractor, Features, Prompts, Result
-from triton_reg.methods.checks import check_on_grid, check_same_grid, refuse_prompts
+from triton_reg.methods.checks import (
+    check_on_grid,
+    check_pairs,
+    check_same_grid,
+    refuse_prompts,
+)
 from triton_reg.methods.pyramid import (
     cropped,
     features_of,
@@ -172,10 +177,13 @@ class VoxelOpt:
             ``[B, D, H, W]`` of the finest level in nats.
 
         Raises:
-            ValueError: if fixed and moving features differ in shape, or if there are prompts.
+            TypeError: if pairs are neither int32 nor int64.
+            ValueError: if fixed and moving features differ in shape, if pairs are not rows of
+                theirs, or if there are prompts.
         """
         refuse_prompts("VoxelOpt", prompts)
         check_same_grid("VoxelOpt", fixed, moving)
+        check_pairs("VoxelOpt", pairs, fixed, moving)
         if is_stored(fixed):
             displacement, entropy = register_pyramid(fixed, moving, pairs, self._pyramid_settings)
         else:

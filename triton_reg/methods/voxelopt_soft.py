@@ -9,7 +9,12 @@ from torch.utils.checkpoint import checkpoint
 
 from triton_reg.displacement import Displacement
 from triton_reg.method import Features, Prompts, Result
-from triton_reg.methods.checks import check_on_grid, check_same_grid, refuse_prompts
+from triton_reg.methods.checks import (
+    check_on_grid,
+    check_pairs,
+    check_same_grid,
+    refuse_prompts,
+)
 from triton_reg.methods.pyramid import (
     cropped,
     features_of,
@@ -92,10 +97,11 @@ class SoftVoxelOpt:
         """Register pairs of prepared subjects; arguments and result as :meth:`VoxelOpt.register`.
 
         Raises:
-            ValueError: if fixed and moving features differ in shape, or if there are prompts.
+            TypeError, ValueError: as :meth:`VoxelOpt.register` does.
         """
         refuse_prompts("SoftVoxelOpt", prompts)
         check_same_grid("SoftVoxelOpt", fixed, moving)
+        check_pairs("SoftVoxelOpt", pairs, fixed, moving)
         displacement = entropy = None
         for level in reversed(range(len(fixed))):
             target, source = features_of(fixed, moving, pairs, level)

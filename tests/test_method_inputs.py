@@ -1,0 +1,64 @@
+"""What every method asks of what it is given, batch by batch, and what it makes of the rest."""
+
+import pytest
+import torch
+from helpers import smooth_volume
+from torch import Tensor
+
+from triton_reg import DIO, EvenSearch, Intensity, Method, PDDNet, SoftVoxelOpt, VoxelOpt
+
+METHODS = {
+    "VoxelOpt": VoxelOpt(),
+    "SoftVoxelOpt": SoftVoxelOpt(voxelopt=VoxelOpt(features=Intensity(), levels=2)),
+    "PDDNet": PDDNet(stages=(EvenSearch(spacing=6, width=5, extent=4),)),
+    "DIO": DIO(iterations=(3, 2, 1)),
+}
+
+
+@pytest.fixture(params=METHODS.values(), ids=METHODS.keys())
+def method(request: pytest.FixtureRequest) -> Method:
+    return request.param
+
+
+def volumes() -> Tensor:
+    return torch.cat([100 * smooth_volume((16, 18, 20), seed) for seed in range(2)])
+
+
+def pairs_of(*rows: tuple[int, int]) -> Tensor:
+    return torch.tensor(rows, dtype=torch.int32)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "error", "message"),
+    [
+        (torch.zeros(0, 2, dtype=torch.int32), ValueError, r"be \[B, 2\] with .*, got \[0, 2\]"),
+        (torch.zeros(2, dtype=torch.int32), ValueError, r"be \[B, 2\] .*, got \[2\]"),
+        (torch.zeros(1, 3, dtype=torch.int32), ValueError, r"be \[B, 2\] .*, got \[1, 3\]"),
+        (torch.tensor([[0.0, 1.5]]), TypeError, "be int32 or int64, got torch.float32"),
+        (
+            pairs_of((0, -1)),
+            ValueError,
+            "hold rows from 0 to 1 of the moving subjects, got -1 to -1",
+        ),
+        (
+            pairs_of((0, 1), (2, 0)),
+            ValueError,
+            "hold rows from 0 to 1 of the fixed subjects, got 0 to 2",
+        ),
+    ],
+    ids=["none", "flat", "three", "float", "negative", "too-large"],
+)
+def test_pairs_are_rows_of_the_subjects(
+    method: Method, pairs: Tensor, error: type[Exception], message: str
+) -> None:
+    both = volumes()
+    features = method.prepare(both, torch.ones_like(both))
+    with pytest.raises(error, match=f"{type(method).__name__}: pairs must {message}"):
+        method.register(features, features, pairs)
+
+
+def test_pairs_of_int64_are_those_of_int32(method: Method) -> None:
+    both = volumes()
+    features, pairs = method.prepare(both, torch.ones_like(both)), pairs_of((0, 1))
+    short, long = (method.register(features, features, one) for one in (pairs, pairs.long()))
+    assert torch.equal(short.displacement.vectors, long.displacement.vectors)
