@@ -6,7 +6,7 @@ two finest levels are rounded to fp16, as precision="fast" stores them, at 1 %. 
 by statistics, single operations to rounding.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -37,12 +37,15 @@ LEVELS = 5
 BOUNDS = {"exact": (1e-3, 3e-3, 2e-3), "fast": (2e-2, 5e-2, 1e-2)}
 
 
+@dataclass(frozen=True)
 class Given:
-    """An extractor that passes on features it is given as a volume."""
+    """An extractor whose features are known, whatever the volume."""
+
+    features: Tensor
 
     def __call__(self, volume: Tensor, mask: Tensor) -> Tensor:
-        del mask
-        return volume
+        del volume, mask
+        return self.features
 
 
 def noise(shape: Shape, seed: int, channels: int, step: int) -> Tensor:
@@ -101,12 +104,14 @@ def register_by_definition(fixed: Tensor, moving: Tensor) -> Tensor:
 def register_by_kernels(fixed: Tensor, moving: Tensor, precision: str) -> Tensor:
     """The displacement of the method itself, through all that a user's call goes through."""
     method = VoxelOpt(
-        features=Given(),
         level=LevelSettings(),
         solves=(1,),
         precision=precision,  # type: ignore[arg-type]
     )
-    sides = [method.prepare(one, torch.ones_like(one[:, :1])) for one in (fixed, moving)]
+    anything = torch.ones_like(fixed[:, :1])
+    sides = [
+        replace(method, features=Given(one)).prepare(anything, anything) for one in (fixed, moving)
+    ]
     pair = torch.zeros(1, 2, dtype=torch.int32, device=fixed.device)
     return method.register(*sides, pair).displacement.vectors
 

@@ -62,3 +62,38 @@ def test_pairs_of_int64_are_those_of_int32(method: Method) -> None:
     features, pairs = method.prepare(both, torch.ones_like(both)), pairs_of((0, 1))
     short, long = (method.register(features, features, one) for one in (pairs, pairs.long()))
     assert torch.equal(short.displacement.vectors, long.displacement.vectors)
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float16, torch.bfloat16, torch.int16, torch.uint8], ids=str
+)
+def test_volumes_of_other_dtypes_are_registered_in_float32(
+    method: Method, dtype: torch.dtype
+) -> None:
+    given = volumes().round().abs().to(dtype)
+    found, expected = (
+        method.register(*[method.prepare(one, torch.ones_like(one))] * 2, pairs_of((0, 1)))
+        for one in (given, given.float())
+    )
+    assert found.displacement.vectors.dtype == torch.float32
+    assert torch.equal(found.displacement.vectors, expected.displacement.vectors)
+
+
+@pytest.mark.parametrize(
+    ("shape", "inside", "message"),
+    [
+        ((1, 2, 16, 18, 20), None, r"volume must be \[N, 1, D, H, W\], got \[1, 2, 16, 18, 20\]"),
+        ((1, 16, 18, 20), None, r"volume must be \[N, 1, D, H, W\], got \[1, 16, 18, 20\]"),
+        (
+            (2, 1, 16, 18, 20), (1, 1, 16, 18, 20),
+            r"mask must have the volume's shape \[2, 1, .*\], got \[1, 1, 16, 18, 20\]",
+        ),
+        ((1, 1, 16, 18, 20), (1, 1, 16, 18, 18), "mask must have the volume's shape"),
+    ],
+    ids=["channels", "flat", "other-batch", "other-size"],
+)  # fmt: skip
+def test_a_volume_and_its_mask_have_one_shape(
+    method: Method, shape: tuple[int, ...], inside: tuple[int, ...] | None, message: str
+) -> None:
+    with pytest.raises(ValueError, match=f"{type(method).__name__}: {message}"):
+        method.prepare(torch.rand(shape), torch.ones(inside or shape))

@@ -11,12 +11,11 @@ import os
 import pytest
 import torch
 from golden import test_voxelopt as golden
-from golden.test_voxelopt import Given, assert_pyramid_flow, settings_of, vectors
+from golden.test_voxelopt import assert_pyramid_flow, prepared, settings_of, vectors
 from golden.vectors import Vectors
 from torch import Tensor
 from triton_oracle import large_blocks
 
-from triton_reg import VoxelOpt
 from triton_reg.ops import (
     compose,
     local_contrast,
@@ -76,11 +75,11 @@ def test_tied_labels_are_summed() -> None:
 def test_the_coarse_levels_of_a_pyramid() -> None:
     """Its displacement is that of the recorded steps, composed by the definition."""
     given, recorded = Vectors("voxelopt_pyramid_input.npz"), Vectors(PYRAMID)
-    plain = VoxelOpt(features=Given(), level=settings_of(PYRAMID), solves=(1,))
-    settings = PyramidSettings(level=plain.level, solves=(1,), squarings=7, precision="exact")
+    level = settings_of(PYRAMID)
+    settings = PyramidSettings(level=level, solves=(1,), squarings=7, precision="exact")
     sides = []
     for role in ("fixed", "moving"):
-        levels = list(plain.prepare(given.tensor(role, torch.float32), torch.ones(1)))[LEFT_OUT:]
+        levels = list(prepared(given.tensor(role, torch.float32), level))[LEFT_OUT:]
         shape = resize.grid_shape(levels[0])
         sides.append(register_pyramid.stored_pyramid(levels, shape, settings))
     pair = torch.zeros(1, 2, dtype=torch.int32)

@@ -112,6 +112,10 @@ class Method(Protocol):
         """Features of ``N`` subjects from volumes ``[N, 1, D, H, W]`` in source units.
 
         ``mask`` has the volume's shape, is all ones where there is none, and says where to look.
+        Methods compute in float32, of float64 volumes in float64.
+
+        Raises:
+            ValueError: if volume or mask has another shape.
         """
         ...
 

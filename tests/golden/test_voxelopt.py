@@ -1,6 +1,7 @@
 """VoxelOpt, MIND-SSC and the warping operations against the published code's arithmetic."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from golden.vectors import Vectors
 from torch import Tensor
 
 from triton_reg.displacement import upsample_twice
+from triton_reg.method import Features
 from triton_reg.methods.voxelopt import VoxelOpt
 from triton_reg.ops.adaptive_filter import adaptive_filter_reference
 from triton_reg.ops.compose import compose, integrate
@@ -144,23 +146,30 @@ def test_tied_labels_are_summed(vectors: Vectors) -> None:
         assert vectors.error(f"{prefix}flow", displacement).quantile(0.99) <= 1e-4
 
 
+@dataclass(frozen=True)
 class Given:
-    """An extractor that passes on features it is given as a volume."""
+    """An extractor whose features are known, whatever the volume."""
+
+    features: Tensor
 
     def __call__(self, volume: Tensor, mask: Tensor) -> Tensor:
-        del mask
-        return volume
+        del volume, mask
+        return self.features
+
+
+def prepared(features: Tensor, settings: LevelSettings) -> Features:
+    """Feature pyramid of one solve a level from the features of its finest level."""
+    anything = torch.zeros_like(features[:, :1])
+    method = VoxelOpt(features=Given(features), level=settings, solves=(1,))
+    return method.prepare(anything, torch.ones_like(anything))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("vectors", PYRAMIDS, ids=PYRAMIDS, indirect=True)
 def test_the_pyramid_follows_the_published_arithmetic(vectors: Vectors, dtype: torch.dtype) -> None:
     given = Vectors("voxelopt_pyramid_input.npz")
-    method = VoxelOpt(features=Given(), level=settings_of(vectors.name), solves=(1,))
-    fixed, moving = (
-        method.prepare(given.tensor(role, dtype), torch.ones(1, dtype=dtype))
-        for role in ("fixed", "moving")
-    )
+    settings = settings_of(vectors.name)
+    fixed, moving = (prepared(given.tensor(role, dtype), settings) for role in ("fixed", "moving"))
     given.close()
 
     displacement = None
@@ -169,7 +178,7 @@ def test_the_pyramid_follows_the_published_arithmetic(vectors: Vectors, dtype: t
         if displacement is not None:
             displacement = upsample_twice(displacement, grid_shape(source))
             source = warp(source, displacement)
-        raw, _ = solve_level(fixed[level], source, method.level)
+        raw, _ = solve_level(fixed[level], source, settings)
         step = integrate(raw)
         displacement = step if displacement is None else compose(step, displacement)
         for base, actual in {"raw": raw, "integrated": step}.items():
@@ -179,6 +188,7 @@ def test_the_pyramid_follows_the_published_arithmetic(vectors: Vectors, dtype: t
             assert vectors.error(f"level{level}_fixed", fixed[level]).max() <= 2e-5
             assert_pyramid_flow(vectors.error(f"level{level}_warped_moving", source))
 
+    method = VoxelOpt(level=settings, solves=(1,))
     result = method.register(fixed, moving, torch.zeros(1, 2, dtype=torch.int32))
     assert_pyramid_flow(vectors.error("final_flow", result.displacement.vectors))
 

@@ -1,9 +1,25 @@
-"""What methods ask of the features, pairs and prompts that they are given."""
+"""What methods ask of the volumes, features, pairs and prompts that they are given."""
 
 import torch
 from torch import Tensor
 
 from triton_reg.method import Features, Prompts
+
+
+def checked_volume(call: str, volume: Tensor, mask: Tensor) -> Tensor:
+    """The volume ``[N, 1, D, H, W]`` as methods compute with it: in float32 unless it is float64.
+
+    Raises:
+        ValueError: if it has another shape, or the mask is not of that shape.
+    """
+    if volume.dim() != 5 or volume.shape[1] != 1:
+        raise ValueError(f"{call}: volume must be [N, 1, D, H, W], got {list(volume.shape)}")
+    if mask.shape != volume.shape:
+        raise ValueError(
+            f"{call}: mask must have the volume's shape {list(volume.shape)}, got "
+            f"{list(mask.shape)}"
+        )
+    return volume if volume.dtype == torch.float64 else volume.float()
 
 
 def check_same_grid(call: str, fixed: Features, moving: Features) -> None:

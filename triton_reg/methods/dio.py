@@ -11,7 +11,7 @@ from torch import Tensor
 from triton_reg.displacement import Displacement
 from triton_reg.features.intensity import Intensity
 from triton_reg.method import FeatureExtractor, Features, Prompts, Result, at_least_float32
-from triton_reg.methods.checks import check_on_grid, check_pairs, check_prompts
+from triton_reg.methods.checks import check_on_grid, check_pairs, check_prompts, checked_volume
 from triton_reg.methods.descent import StopRule
 from triton_reg.methods.dio_settings import LINEAR, TRANSFORMS, DescentSettings, Transform
 from triton_reg.methods.dio_solver import Sides, Solver
@@ -169,9 +169,10 @@ class DIO:
             its intensities; and a part without channels that holds the volume's size.
 
         Raises:
-            ValueError: if the extractor's features lie on another grid than the volume.
+            ValueError: if volume or mask has another shape than these, or the extractor's features
+                lie on another grid than the volume.
         """
-        extractor = self.features
+        volume, extractor = checked_volume("DIO", volume, mask), self.features
         if isinstance(extractor, LevelExtractor):
             levels = extractor.levels_of(volume, mask)
         else:

@@ -13,7 +13,7 @@ from triton_reg.features.averaged import averaged
 from triton_reg.features.local import LocalContrast
 from triton_reg.features.obelisk import Obelisk
 from triton_reg.method import FeatureExtractor, Features, Prompts, Result, at_least_float32
-from triton_reg.methods.checks import check_pairs, check_prompts, check_same_grid
+from triton_reg.methods.checks import check_pairs, check_prompts, check_same_grid, checked_volume
 from triton_reg.methods.prompt_terms import PromptWeights, anchors_of, label_channels, moved_back
 from triton_reg.methods.search import CubeSearch, EvenSearch, Search, label_shares, label_steps
 from triton_reg.ops.checks import check_choice
@@ -135,6 +135,7 @@ class PDDNet:
             Features ``[N, C, d, h, w]``, the volume and its mask; with one stage the last two have
             no channel and hold but the volume's size.
         """
+        volume = checked_volume("PDDNet", volume, mask)
         again = slice(None) if len(self.stages) > 1 else slice(0)
         features = averaged(self.features(volume, mask), grid_shape(volume), self.feature_step)
         # copies: whoever gave the volume may use its memory again

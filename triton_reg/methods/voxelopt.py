@@ -13,6 +13,7 @@ from triton_reg.methods.checks import (
     check_on_grid,
     check_pairs,
     check_same_grid,
+    checked_volume,
     refuse_prompts,
 )
 from triton_reg.methods.pyramid import (
@@ -141,10 +142,12 @@ class VoxelOpt:
             :func:`triton_reg.ops.register_pyramid.stored_pyramid` makes of them.
 
         Raises:
-            ValueError: if the (halved) volume is smaller than 16 voxels on an axis, if the
-                extractor's features lie on another grid than the volume, if a mask is empty, or if
-                a feature does not fit into fp16 on a GPU.
+            ValueError: if volume or mask has another shape than these, if the (halved) volume is
+                smaller than 16 voxels on an axis, if the extractor's features lie on another grid
+                than the volume, if a mask is empty, or if a feature does not fit into fp16 on a
+                GPU.
         """
+        volume = checked_volume("VoxelOpt", volume, mask)
         finest = self.features(volume, mask)
         check_on_grid("VoxelOpt", finest, volume)
         inside = (mask > 0).to(finest.dtype)

@@ -13,6 +13,7 @@ from triton_reg.methods.checks import (
     check_on_grid,
     check_pairs,
     check_same_grid,
+    checked_volume,
     refuse_prompts,
 )
 from triton_reg.methods.pyramid import (
@@ -75,6 +76,7 @@ class SoftVoxelOpt:
         Raises:
             ValueError: as :meth:`VoxelOpt.prepare` does.
         """
+        volume = checked_volume("SoftVoxelOpt", volume, mask)
         finest = self.voxelopt.features(volume, mask)
         check_on_grid("SoftVoxelOpt", finest, volume)
         inside = (mask > 0).to(finest.dtype)
