@@ -97,3 +97,25 @@ def test_a_volume_and_its_mask_have_one_shape(
 ) -> None:
     with pytest.raises(ValueError, match=f"{type(method).__name__}: {message}"):
         method.prepare(torch.rand(shape), torch.ones(inside or shape))
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf], ids=str)
+def test_a_volume_is_finite(method: Method, value: float) -> None:
+    both = volumes()
+    both[1, 0, 3, 4, 5:7] = value
+    needed = "volume must be finite inside the mask and nowhere NaN, got 2 voxels that are not"
+    with pytest.raises(ValueError, match=f"{type(method).__name__}: {needed}"):
+        method.prepare(both, torch.ones_like(both))
+
+
+def test_nan_outside_the_mask_is_refused_and_infinity_is_cut_off(method: Method) -> None:
+    both = volumes()
+    mask = torch.ones_like(both)
+    mask[:, :, :3] = 0
+    spoiled = both.masked_fill(mask == 0, torch.inf)
+    found = method.prepare(spoiled, mask)
+    expected = method.prepare(both.masked_fill(mask == 0, 1e9), mask)
+    assert all(torch.equal(*one) for one in zip(found, expected, strict=True))
+    spoiled[0, 0, 0, 0, 0] = torch.nan
+    with pytest.raises(ValueError, match="got 1 voxels that are not"):
+        method.prepare(spoiled, mask)

@@ -115,7 +115,8 @@ class Method(Protocol):
         Methods compute in float32, of float64 volumes in float64.
 
         Raises:
-            ValueError: if volume or mask has another shape.
+            ValueError: if volume or mask has another shape, or a voxel is NaN, or infinite inside
+                the mask.
         """
         ...
 

@@ -10,7 +10,8 @@ def checked_volume(call: str, volume: Tensor, mask: Tensor) -> Tensor:
     """The volume ``[N, 1, D, H, W]`` as methods compute with it: in float32 unless it is float64.
 
     Raises:
-        ValueError: if it has another shape, or the mask is not of that shape.
+        ValueError: if it has another shape, the mask is not of that shape, or a voxel is NaN, or
+            infinite inside the mask.
     """
     if volume.dim() != 5 or volume.shape[1] != 1:
         raise ValueError(f"{call}: volume must be [N, 1, D, H, W], got {list(volume.shape)}")
@@ -19,7 +20,21 @@ def checked_volume(call: str, volume: Tensor, mask: Tensor) -> Tensor:
             f"{call}: mask must have the volume's shape {list(volume.shape)}, got "
             f"{list(mask.shape)}"
         )
+    # on a GPU too the host waits for this: once a subject, and little beside its features
+    if not volume.isfinite().all():
+        _check_spoiled(call, volume, mask)
     return volume if volume.dtype == torch.float64 else volume.float()
+
+
+def _check_spoiled(call: str, volume: Tensor, mask: Tensor) -> None:
+    """Raise ``ValueError`` for voxels that would spoil the features of others."""
+    # outside the mask a window cuts infinity off, and 0 takes its place; NaN stays what it is
+    spoiled = volume.isnan() | (volume.isinf() & (mask > 0))
+    if spoiled.any():
+        raise ValueError(
+            f"{call}: volume must be finite inside the mask and nowhere NaN, got "
+            f"{int(spoiled.sum())} voxels that are not"
+        )
 
 
 def check_same_grid(call: str, fixed: Features, moving: Features) -> None:
