@@ -5,7 +5,18 @@ import torch
 from helpers import smooth_volume
 from torch import Tensor
 
-from triton_reg import DIO, EvenSearch, Intensity, Method, PDDNet, SoftVoxelOpt, VoxelOpt
+from triton_reg import (
+    DIO,
+    EvenSearch,
+    Intensity,
+    Method,
+    NetworkFeatures,
+    PDDNet,
+    Pretrained,
+    SoftVoxelOpt,
+    VoxelOpt,
+    register_pair,
+)
 
 METHODS = {
     "VoxelOpt": VoxelOpt(),
@@ -119,3 +130,22 @@ def test_nan_outside_the_mask_is_refused_and_infinity_is_cut_off(method: Method)
     spoiled[0, 0, 0, 0, 0] = torch.nan
     with pytest.raises(ValueError, match="got 1 voxels that are not"):
         method.prepare(spoiled, mask)
+
+
+REGISTERED = {
+    "affine": DIO(transform="affine", iterations=(3, 2, 1)),
+    "affine-first": DIO(first="affine", iterations=(3, 2, 1)),
+    "svf": DIO(transform="svf", iterations=(3, 2, 1)),
+    "bspline": DIO(transform="bspline", iterations=(3, 2, 1)),
+    "network": DIO(features=Pretrained("brain-t1", voxel_mm=2), iterations=(3, 3, 3)),
+    "module": VoxelOpt(features=NetworkFeatures(network=torch.nn.Conv3d(1, 2, 3, padding=1))),
+}
+
+
+@pytest.mark.parametrize("method", REGISTERED.values(), ids=REGISTERED.keys())
+def test_an_autocast_of_the_caller_changes_nothing(method: Method) -> None:
+    fixed, moving = volumes()[:, 0]
+    expected = register_pair(method, fixed, moving).displacement.vectors
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = register_pair(method, fixed, moving).displacement.vectors
+    assert torch.equal(found, expected)

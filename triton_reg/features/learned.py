@@ -120,7 +120,7 @@ class LearnedFeatures:
         network = self._network.to(volume.device)
         seen, inside = self._coarsened(volume.float(), (mask > 0).float())
         inputs = network_inputs(self.architecture, seen, inside, self.window)
-        with torch.no_grad(), repeatable():
+        with torch.no_grad(), repeatable(volume.device):
             subjects = [network(one) for one in inputs.split(1)]
         levels = [torch.cat(parts) for parts in zip(*subjects, strict=True)]
         levels = masked_levels(self.levels, self._on_volume(levels), mask)

@@ -91,7 +91,10 @@ class NetworkFeatures:
         inside = windowed(volume, mask, self.window)
         known = next(self.network.parameters(), None)
         inside = inside if known is None else inside.to(known.dtype)
-        with torch.set_grad_enabled(self.trainable and torch.is_grad_enabled()), repeatable():
+        with (
+            torch.set_grad_enabled(self.trainable and torch.is_grad_enabled()),
+            repeatable(volume.device),
+        ):
             features = torch.cat([_checked(self.network(one), one) for one in inside.split(1)])
         return features * (mask > 0)
 

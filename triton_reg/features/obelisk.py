@@ -139,5 +139,5 @@ class Obelisk:
         network, volume = self._network.to(volume.device), volume.float()
         low, high = self.window
         inputs = windowed(volume, mask, self.window) if self.clip else (volume - low) / (high - low)
-        with repeatable():
+        with repeatable(volume.device):
             return network(inputs)

@@ -1,4 +1,4 @@
-"""Convolutions with the same bits on each call, on a GPU too."""
+"""Convolutions with the same bits on each call, whatever the process has set."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,13 +7,14 @@ import torch
 
 
 @contextmanager
-def repeatable() -> Iterator[None]:
-    """Whatever the process has set, cuDNN calculates in float32 and takes algorithms of one result.
+def repeatable(device: torch.device) -> Iterator[None]:
+    """What is float32 on the device is calculated in it, and cuDNN takes algorithms of one result.
 
-    Else a card may round to TF32 where another does not, and choose by what is fast at the moment.
+    Else a card may round to TF32 where another does not, and choose by what is fast at the moment,
+    and an autocast of the caller would round to 16 bits.
     """
     exact = torch.backends.cudnn.flags(
         enabled=True, benchmark=False, deterministic=True, allow_tf32=False
     )
-    with exact:
+    with exact, torch.autocast(device.type, enabled=False):
         yield

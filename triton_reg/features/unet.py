@@ -79,7 +79,7 @@ class SegmentationUNet:
         unit = 2**_HALVINGS
         padded = continued(windowed(volume, mask, self.window), (unit, unit, unit))
         depth, height, width = volume.shape[2:]
-        with repeatable():
+        with repeatable(volume.device):
             features = forward(padded, self.weights.tensors)
         return features[..., :depth, :height, :width] * (mask > 0)
 

@@ -91,12 +91,14 @@ class Solver:
     def solve(self) -> Solution:
         """The displacement of all stages together."""
         own = self.settings
-        if own.first is not None:
-            self._linear(own.first)
-        if own.transform in LINEAR:
-            self._linear(own.transform)
-            return self._solution(None)
-        return self._solution(self._field())
+        # an autocast of the caller would round positions to 16 bits
+        with torch.autocast(self.matrix.device.type, enabled=False):
+            if own.first is not None:
+                self._linear(own.first)
+            if own.transform in LINEAR:
+                self._linear(own.transform)
+                return self._solution(None)
+            return self._solution(self._field())
 
     def _linear(self, kind: Transform) -> None:
         """Find an affine or rigid map, and put it before what the matrix was."""
