@@ -149,3 +149,11 @@ def test_an_autocast_of_the_caller_changes_nothing(method: Method) -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = register_pair(method, fixed, moving).displacement.vectors
     assert torch.equal(found, expected)
+
+
+def test_a_pair_of_arrays_is_refused() -> None:
+    fixed, moving = volumes()[:, 0]
+    for name, given in (("fixed", (fixed.numpy(), moving)), ("moving", (fixed, moving.numpy()))):
+        needed = f"{name}_volume must be a torch tensor, .*from_numpy.*, got numpy.ndarray"
+        with pytest.raises(TypeError, match=needed):
+            register_pair(VoxelOpt(), *given)  # type: ignore[arg-type]

@@ -171,11 +171,17 @@ def register_pair(method: Method, fixed_volume: Tensor, moving_volume: Tensor) -
         A result with a batch of one.
 
     Raises:
-        TypeError: if a volume is neither float32 nor float64.
+        TypeError: if a volume is no tensor of float32 or float64.
         ValueError: if a volume is not three-dimensional or not finite.
     """
     features = []
     for name, volume in {"fixed_volume": fixed_volume, "moving_volume": moving_volume}.items():
+        if not isinstance(volume, Tensor):
+            kind = type(volume)
+            raise TypeError(
+                f"register_pair: {name} must be a torch tensor, such as torch.from_numpy makes of "
+                f"an array, got {kind.__module__}.{kind.__qualname__}"
+            )
         if volume.dim() != 3:
             raise ValueError(f"register_pair: {name} must be [D, H, W], got {list(volume.shape)}")
         if volume.dtype not in (torch.float32, torch.float64):
