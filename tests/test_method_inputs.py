@@ -13,16 +13,18 @@ from triton_reg import (
     NetworkFeatures,
     PDDNet,
     Pretrained,
+    Prompts,
     SoftVoxelOpt,
     VoxelOpt,
     register_pair,
 )
 
+QUICK = DIO(iterations=(3, 2, 1))
 METHODS = {
     "VoxelOpt": VoxelOpt(),
     "SoftVoxelOpt": SoftVoxelOpt(voxelopt=VoxelOpt(features=Intensity(), levels=2)),
     "PDDNet": PDDNet(stages=(EvenSearch(spacing=6, width=5, extent=4),)),
-    "DIO": DIO(iterations=(3, 2, 1)),
+    "DIO": QUICK,
 }
 
 
@@ -157,3 +159,26 @@ def test_a_pair_of_arrays_is_refused() -> None:
         needed = f"{name}_volume must be a torch tensor, .*from_numpy.*, got numpy.ndarray"
         with pytest.raises(TypeError, match=needed):
             register_pair(VoxelOpt(), *given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("method", REGISTERED.values(), ids=REGISTERED.keys())
+def test_a_default_device_of_the_process_changes_nothing(method: Method) -> None:
+    fixed, moving = volumes()[:, 0]
+    expected = register_pair(method, fixed, moving).displacement.vectors
+    with torch.device("meta"):
+        found = register_pair(method, fixed, moving).displacement.vectors
+    assert torch.equal(found, expected)
+
+
+def test_a_default_device_changes_no_prompts_and_no_network() -> None:
+    both, points = volumes(), torch.tensor([[[8.0, 9.0, 7.0]]])
+    told = Prompts(fixed_keypoints=points, moving_keypoints=points + 1)
+    pairs = pairs_of((0, 1))
+    features = QUICK.prepare(both, torch.ones_like(both))
+    expected = QUICK.register(features, features, pairs, told).displacement.vectors
+    with torch.device("meta"):
+        found = QUICK.register(features, features, pairs, told).displacement.vectors
+        network = Pretrained("brain-t1")
+    assert torch.equal(found, expected)
+    expected = Pretrained("brain-t1")(both, torch.ones_like(both))
+    assert torch.equal(network(both, torch.ones_like(both)), expected)

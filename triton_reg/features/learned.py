@@ -65,7 +65,8 @@ class LearnedFeatures:
             )
         if self.spacing_mm is not None:
             check_spacing("LearnedFeatures", self.spacing_mm, "spacing_mm")
-        network = self.architecture.build().requires_grad_(False)
+        with torch.device("cpu"):  # whatever the process's default is: weights are copied into it
+            network = self.architecture.build().requires_grad_(False)
         self.weights.checked({
             name: tuple(tensor.shape) for name, tensor in network.state_dict().items()
         })  # fmt: skip

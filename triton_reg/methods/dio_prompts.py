@@ -80,7 +80,10 @@ class KeypointForce:
         width = weights.radius / level.factor
         # a Gaussian is a product along the axes: [K, size] of each instead of [K, *level.shape]
         self.reach = [
-            torch.exp(-(torch.arange(size).to(at) - at[:, None]).square() / (2 * width**2))
+            torch.exp(
+                -(torch.arange(size, device=at.device).to(at) - at[:, None]).square()
+                / (2 * width**2)
+            )
             for size, at in zip(level.shape, self.fixed.T, strict=True)
         ]
 

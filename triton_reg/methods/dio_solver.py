@@ -189,10 +189,12 @@ class Solver:
 
     def _solution(self, vectors: Tensor | None) -> Solution:
         """Displacements; of a linear map alone, at the corners of the fixed volume."""
-        corner = [torch.tensor([0, size - 1]) for size in self.fixed.shape]
-        axes = corner if vectors is None else [torch.arange(size) for size in self.fixed.shape]
+        shape, device = self.fixed.shape, self.matrix.device
+        corner = [torch.tensor([0, size - 1], device=device) for size in shape]
+        every = [torch.arange(size, device=device) for size in shape]
+        axes = corner if vectors is None else every
         voxels = torch.stack(torch.meshgrid(*axes, indexing="ij")).to(self.matrix)
-        sizes = zip(self.fixed.shape, self.moving.shape, strict=True)
+        sizes = zip(shape, self.moving.shape, strict=True)
         scale = self.matrix.new_tensor([(m - 1) / max(f - 1, 1) for f, m in sizes])
         source = voxels if vectors is None else voxels + vectors
         moved = torch.einsum("bij,...jzyx->bizyx", self.matrix[..., :3], source)

@@ -133,7 +133,7 @@ class _ImplicitFunction(torch.autograd.Function):
         sigmas, block_sigmas = ctx.sigmas
         blocks = _blocks(residual, leaves[2], block_sigmas)
         added, is_relative = ctx.damping
-        unit = torch.eye(3).to(blocks)
+        unit = torch.eye(3, device=blocks.device).to(blocks)
         scale = (blocks * unit).abs().flatten(1).sum(1) / (blocks[0].numel() / 3)
         scale = scale if is_relative else torch.ones_like(scale)
         diagonal = added * scale.view(-1, 1, 1, 1, 1, 1) * unit

@@ -54,14 +54,16 @@ class Spline:
         """The spline at the level's voxels, in those."""
         found = parameters / self.level.factor
         for axis, size in enumerate(self.level.shape):
-            shares = self._shares(axis, size, found.shape[2]).to(found)
+            shares = self._shares(axis, size, found.shape[2], found.device).to(found)
             found = torch.einsum("bczyx,nz->bcyxn", found, shares)  # the axis becomes the last
         return found.contiguous()
 
-    def _shares(self, axis: int, size: int, count: int) -> Tensor:
+    def _shares(self, axis: int, size: int, count: int, device: torch.device) -> Tensor:
         """What each control point counts at each voxel of an axis, ``[size, count]``."""
-        voxels = torch.arange(size, dtype=torch.float64) * self.level.factor + self.level.offset
-        distance = voxels[:, None] / self.spacing[axis] + 1 - torch.arange(count)[None]
+        voxels = torch.arange(size, dtype=torch.float64, device=device)
+        voxels = voxels * self.level.factor + self.level.offset
+        points = torch.arange(count, device=device)
+        distance = voxels[:, None] / self.spacing[axis] + 1 - points
         far = distance.abs()
         inner = 2 / 3 - far**2 + far**3 / 2
         outer = (2 - far).clamp_min(0) ** 3 / 6
@@ -93,7 +95,8 @@ class Linear:
         """``M x + t - x`` at the level's voxels, in those."""
         matrix = self.matrix(parameters)
         axes = [
-            torch.arange(size).to(matrix) * self.level.factor + self.level.offset
+            torch.arange(size, device=matrix.device).to(matrix) * self.level.factor
+            + self.level.offset
             for size in self.level.shape
         ]
         voxels = torch.stack(torch.meshgrid(*axes, indexing="ij")).flatten(1)
@@ -106,7 +109,7 @@ class Linear:
         half = (given.new_tensor(self.shape) - 1).clamp_min(1) / 2
         size = given.new_tensor(self.voxel)
         if self.kind == "affine":
-            linear = torch.eye(3).to(given) + given[..., :3] / half
+            linear = torch.eye(3, device=given.device).to(given) + given[..., :3] / half
         else:
             turn = given[..., 0] / half.min()
             linear = torch.linalg.matrix_exp(_skew(turn))

@@ -52,7 +52,8 @@ def smoothed_reference(vectors: Tensor, sigmas: Sigmas) -> Tensor:
         taps = gaussian_taps(sigma)
         shape = [1, 1, *(len(taps) if other == axis else 1 for other in range(3))]
         padding = [len(taps) // 2 if other == axis else 0 for other in range(3)]
-        flat = F.conv3d(flat, torch.tensor(taps).to(flat).view(shape), padding=padding)
+        weights = torch.tensor(taps, device=flat.device).to(flat).view(shape)
+        flat = F.conv3d(flat, weights, padding=padding)
     return flat.view_as(vectors)
 
 

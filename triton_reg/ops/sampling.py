@@ -20,7 +20,7 @@ def positions_of(vectors: Tensor, placement: Tensor) -> Tensor:
     Returns:
         ``[B, 3, D, H, W]`` in moving voxels.
     """
-    axes = [torch.arange(size).to(vectors) for size in vectors.shape[2:]]
+    axes = [torch.arange(size, device=vectors.device).to(vectors) for size in vectors.shape[2:]]
     voxels = torch.stack(torch.meshgrid(*axes, indexing="ij")).flatten(1)
     base, offset, lead = placement[..., :3], placement[..., 3:4], placement[..., 4:]
     return (base @ voxels + offset + lead @ vectors.flatten(2)).view_as(vectors)
