@@ -47,7 +47,7 @@ def alone(store: CohortStore, name: str, tmp_path_factory: pytest.TempPathFactor
     """The rows of single pairs, one after another, each prepared anew."""
     folder = planned(tmp_path_factory.mktemp("alone") / "run", store, METHODS[name], 1)
     for tile in tiles_of(folder, RunSpec.load(folder)):
-        run_tile(replace(Workbench.open(folder), batch=1), tile)
+        run_tile(replace(Workbench.open(folder), asked_batch=1), tile)
     rows = decided(folder)
     assert set(rows["status"]) == {"ok"}
     assert rows["ncc"].n_unique() > SUBJECTS

@@ -18,6 +18,9 @@ KERNEL: dict[str, Any] = {
     "cache": True,
     "error_model": "numpy",
     "fastmath": {"contract", "arcp", "nsz"},
+    # a kernel's helpers become part of it; else a process that has compiled one for itself calls
+    # that copy, one that has loaded the kernel the kernel's own, and these may round otherwise
+    "forceinline": True,
 }
 # for comparisons that must see the same rounding as plain torch
 EXACT: dict[str, Any] = {**KERNEL, "fastmath": False}
