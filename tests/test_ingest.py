@@ -191,3 +191,9 @@ def test_a_reference_that_cannot_serve_is_named(source, tmp_path):
         with pytest.raises(UsageError, match=message):
             ingest(source, tmp_path / "s", IngestSettings(reference=name))
     assert not (tmp_path / "s").exists()
+
+
+def test_a_grid_on_which_no_volume_change_can_be_measured_is_refused() -> None:
+    with pytest.raises(UsageError, match="grid '12x4x10@2mm' is too small: need at least 5") as bad:
+        IngestSettings(grid="12x4x10@2mm")
+    assert bad.value.code == "E_GRID"

@@ -24,7 +24,6 @@ from cohort.errors import UsageError
 
 _GRID = re.compile(r"(\d+)x(\d+)x(\d+)@(\d*\.?\d+)(?:x(\d*\.?\d+)x(\d*\.?\d+))?(?:mm)?")
 _GRID_HELP = "a grid is SHAPE@SPACING, for example 96x112x96@2mm or 96x112x96@2x2x2.5mm"
-_LEAST_SIZE = 5  # or changes of volume cannot be measured inside
 _MAX_VOXELS = 2**31
 _OPPOSITES = ("LR", "PA", "IS")
 _MAX_AXIS_TILT = 1e-3  # sine of the angle; rounding in a header stays below it
@@ -194,10 +193,9 @@ def parse_grid(text: str) -> tuple[tuple[int, int, int], tuple[float, float, flo
     depth, height, width, first, second, third = match.groups()
     shape = (int(depth), int(height), int(width))
     spacing_mm = (float(first), float(second or first), float(third or first))
-    if min(shape) < _LEAST_SIZE or min(spacing_mm) <= 0:
+    if min(shape) < 1 or min(spacing_mm) <= 0:
         raise UsageError(
-            "E_GRID",
-            f"grid {text!r}: need at least {_LEAST_SIZE} voxels along each axis, and mm above 0",
+            "E_GRID", f"grid {text!r} has an empty axis or no spacing: need sizes and mm above 0"
         )
     voxels = shape[0] * shape[1] * shape[2]
     if voxels >= _MAX_VOXELS:

@@ -12,6 +12,7 @@ from cohort.errors import UsageError
 AUTO = "auto"
 _ALIGNS = ("none", "grid", "center", "rigid", "affine")
 _REGISTERED = ("rigid", "affine")
+_LEAST_SIZE = 5  # voxels; or changes of volume cannot be measured inside
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,13 @@ class IngestSettings:
         if self.grid is not None and self.like is not None:
             raise UsageError("E_GRID", "grid and like both choose the working grid; need one")
         if self.grid is not None:
-            parse_grid(self.grid)
+            shape, _ = parse_grid(self.grid)
+            if min(shape) < _LEAST_SIZE:
+                raise UsageError(
+                    "E_GRID",
+                    f"grid {self.grid!r} is too small: need at least {_LEAST_SIZE} voxels along"
+                    " each axis",
+                )
         self._check_registration()
 
     @property
