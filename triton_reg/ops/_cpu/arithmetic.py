@@ -22,6 +22,8 @@ KERNEL: dict[str, Any] = {
     # that copy, one that has loaded the kernel the kernel's own, and these may round otherwise
     "forceinline": True,
 }
+# where sums may take any order, so that they vectorise
+REORDERED: dict[str, Any] = {**KERNEL, "fastmath": {*KERNEL["fastmath"], "reassoc"}}
 # for comparisons that must see the same rounding as plain torch
 EXACT: dict[str, Any] = {**KERNEL, "fastmath": False}
 

@@ -3,10 +3,10 @@
 import numpy as np
 from numba import njit
 
-from triton_reg.ops._cpu.arithmetic import KERNEL, f4
+from triton_reg.ops._cpu.arithmetic import KERNEL, REORDERED, f4
 from triton_reg.ops._cpu.correlation_force import correlation_force
 from triton_reg.ops._cpu.prefetch import prefetch
-from triton_reg.ops._cpu.taps import REORDERED, row_taps, sample_row, tables_of
+from triton_reg.ops._cpu.taps import row_taps, sample_row, tables_of
 
 _BLOCK = 4  # channels come in multiples of it
 _AHEAD = 3  # rows from a sample's lower voxel to the one that the next row of samples reads first

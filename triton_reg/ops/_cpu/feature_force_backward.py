@@ -8,9 +8,9 @@ over channels: linear in the voxels that a sample reads, by weights that vary wi
 import numpy as np
 from numba import njit
 
-from triton_reg.ops._cpu.arithmetic import KERNEL, f4
+from triton_reg.ops._cpu.arithmetic import KERNEL, REORDERED, f4
 from triton_reg.ops._cpu.feature_force import in_blocks
-from triton_reg.ops._cpu.taps import REORDERED, inside, row_positions, row_taps, tables_of
+from triton_reg.ops._cpu.taps import inside, row_positions, row_taps, tables_of
 
 # lower, upper and outer voxel along each axis: at most one is an outer one
 _TAPS = np.array(

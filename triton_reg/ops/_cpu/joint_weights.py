@@ -1,7 +1,7 @@
 """Weights of joint label fusion, voxel by voxel.
 
 A voxel's patches are copied into rows of a small buffer first: all that follows are loops over
-whole rows, which vectorise.
+whole rows, which vectorise, and sums of some hundred numbers of one size, whose order is left open.
 """
 
 import math
@@ -9,10 +9,7 @@ import math
 import numpy as np
 from numba import njit
 
-from triton_reg.ops._cpu.arithmetic import KERNEL, f4
-
-# sums over a patch may be reordered: they are of some hundred numbers of one size
-_SUMS = {**KERNEL, "fastmath": {"contract", "arcp", "nsz", "reassoc"}}
+from triton_reg.ops._cpu.arithmetic import KERNEL, REORDERED, f4
 
 
 def joint_weights(
@@ -30,7 +27,7 @@ def joint_weights(
     return weights
 
 
-@njit(**_SUMS)
+@njit(**REORDERED)
 def _weigh(volumes, voxels, positions, side, alpha, beta, flat, weights):
     count, share = positions.shape[1], f4(1) / f4(side**3)
     own, errors = np.empty(side**3, np.float32), np.empty((count, side**3), np.float32)
@@ -53,7 +50,7 @@ def _weigh(volumes, voxels, positions, side, alpha, beta, flat, weights):
             weights[v, atlas] = f4(found[atlas] / total)
 
 
-@njit(**_SUMS)
+@njit(**REORDERED)
 def _standard(volume, position, side, flat, out):
     """The patch around a voxel with mean 0 and variance 1; zeros if it is flat."""
     height, width = volume.shape[1] - side + 1, volume.shape[2] - side + 1
@@ -79,7 +76,7 @@ def _standard(volume, position, side, flat, out):
         out[k] *= scale
 
 
-@njit(**_SUMS)
+@njit(**REORDERED)
 def _dot(first, second):
     total = f4(0)
     for k in range(first.shape[0]):

@@ -9,8 +9,6 @@ from numba import njit
 
 from triton_reg.ops._cpu.arithmetic import KERNEL, f4
 
-# where sums over channels may take any order, so that they vectorise
-REORDERED = {**KERNEL, "fastmath": {"contract", "arcp", "nsz", "reassoc"}}
 # rows of the weights of an axis: of the samples (lower, upper voxel), of their slopes (lower,
 # upper, outer voxel)
 WEIGHTS = 5
