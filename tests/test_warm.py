@@ -1,5 +1,6 @@
 """Kernels are loaded ahead, and what goes wrong then stops nothing."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,8 @@ from small_run import planned
 
 from cohort.data.ingest import IngestSettings, ingest
 from cohort.data.store import CohortStore
+from cohort.engine.measure import measure_pair
+from cohort.engine.registered_pair import RegisteredPair
 from cohort.engine.warm import warm
 from cohort.engine.workbench import Workbench
 
@@ -34,6 +37,21 @@ def test_warming_registers_once_and_leaves_nothing_behind(
     assert len(calls) == 1
     assert workbench.seconds == {}
     assert list((workbench.run_dir / "parts").iterdir()) == []
+
+
+def test_warming_takes_every_measure_whose_kernels_a_pair_may_need(
+    workbench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[dict[str, object]] = []
+
+    def kept(pair: RegisteredPair, families: Iterable[str]) -> dict[str, object]:
+        measured.append(measure_pair(pair, families))
+        return measured[-1]
+
+    monkeypatch.setattr("cohort.engine.warm.measure_pair", kept)
+    warm(workbench)
+    [found] = measured
+    assert {"ncc", "dice", "epe_mm", "folding", "displacement_mean_mm"} <= found.keys()
 
 
 def test_a_method_that_cannot_take_noise_stops_nothing(

@@ -20,15 +20,17 @@ def warm(workbench: Workbench) -> None:
     """Register and measure a small pair of noise the way the run does; its outcome is forgotten."""
     generator = torch.Generator().manual_seed(0)
     volume = torch.rand(1, 1, *_SHAPE, generator=generator)
-    scan = scan_to(Scan(volume, torch.ones_like(volume), (3 * volume).int()), workbench.device)
+    still = volume.new_zeros(1, 3, *_SHAPE)  # a truth, so that its measures are loaded as well
+    noise = Scan(volume, torch.ones_like(volume), (3 * volume).int(), still, still)
+    scan = scan_to(noise, workbench.device)
     method, pair = workbench.method, scan.volume.new_zeros(1, 2, dtype=torch.int32)
     grid = Grid.axis_aligned(_SHAPE, (1, 1, 1), (0, 0, 0))
     try:
         with one_thread(), torch.inference_mode():
             features = method.prepare(scan.volume, scan.mask)
             found = method.register(features, features, pair).displacement
-            noise = RegisteredPair.of(scan, scan, found, grid, backward=found)
-            measure_pair(noise, workbench.spec.metrics)
+            registered = RegisteredPair.of(scan, scan, found, grid, backward=found)
+            measure_pair(registered, workbench.spec.metrics)
     except Exception:
         # a method that cannot take this may well take the cohort; if not, each row will say so
         _LOG.info("nothing was loaded ahead", exc_info=True)
