@@ -252,6 +252,19 @@ def test_one_that_is_unlike_the_others_is_named_and_many_are_a_group(source):
     assert {group.subject_id, *group.others} == {"sub-10", "sub-11", "sub-12", "sub-13"}
 
 
+def test_a_scan_of_another_contrast_is_told_by_its_looks_once_it_lies_on_the_grid(source, tmp_path):
+    settings = IngestSettings(grid="20x16x12@2mm", align="center")
+    ingest(source, tmp_path / "sound.zarr", settings)
+    assert "W_LOOKS" not in dict(said(check(tmp_path / "sound.zarr")))
+    volume, labels = body(3)
+    write_body(source, "sub-3", np.where(labels > 0, 20.0, volume + 100).astype(np.float32), labels)
+    ingest(source, tmp_path / "mixed.zarr", settings)
+    [odd] = [one for one in check(tmp_path / "mixed.zarr").findings if one.code == "W_LOOKS"]
+    assert odd.subject_id == "sub-3"
+    assert "another contrast, another anatomy, or badly aligned" in odd.message
+    assert "W_LOOKS" not in dict(said(check(source)))  # there they may lie anywhere
+
+
 def test_robust_z_is_the_distance_in_median_deviations():
     values = np.array([[1.0], [2.0], [3.0], [4.0], [100.0]])
     np.testing.assert_allclose(robust_z(values, 0.1)[:, 0], np.array([2, 1, 0, 1, 97]) / 1.4826)

@@ -5,14 +5,14 @@ what is odd about it only from the others. Nothing is written.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cohort.data.check.compared import doubled, mirrored, other_keypoints, other_structures
 from cohort.data.check.facts import Fault, SubjectFacts
 from cohort.data.check.findings import Finding, faults_of, on_the_grid, ranked
-from cohort.data.check.odd_ones import unlike
+from cohort.data.check.odd_ones import unlike, unlike_in_looks
 from cohort.data.check.reading import SourceJob, StoreJob, examine
 from cohort.data.check.sides import Sides, compare_sides
 from cohort.data.header_choices import HeaderChoices
@@ -63,7 +63,8 @@ def check(
     """
     started = time.monotonic()
     place = place_of(where)
-    if place.has(ROOT) or not isinstance(place, LocalPlace):
+    is_store = place.has(ROOT)
+    if is_store or not isinstance(place, LocalPlace):
         jobs, known, structures = _of_store(where)
     else:
         jobs, known, structures = _of_source(place.where, choices)
@@ -74,7 +75,8 @@ def check(
             failed = sum(bool(one.faults) for one in facts)
             progress(len(facts), len(known) + len(jobs), failed)
     facts.sort(key=lambda one: one.subject_id)
-    return _compared(facts, structures, started)
+    in_place = unlike_in_looks(facts) if is_store else ()
+    return _compared(facts, in_place, structures, started)
 
 
 def _examined(jobs: Sequence[SourceJob | StoreJob], workers: int) -> Iterator[SubjectFacts]:
@@ -113,8 +115,13 @@ def _of_source(
     return [SourceJob(entry, choices) for entry in listing.entries], refused, listing.structures
 
 
-def _compared(facts: list[SubjectFacts], structures: dict[str, str], started: float) -> CheckReport:
-    findings: list[Finding] = []
+def _compared(
+    facts: list[SubjectFacts],
+    found: Iterable[Finding],
+    structures: dict[str, str],
+    started: float,
+) -> CheckReport:
+    findings = list(found)
     for one in facts:
         findings += faults_of(one) + on_the_grid(one)
     labelled = [one for one in facts if one.labels]

@@ -1,4 +1,5 @@
-"""Subjects whose voxels, field of view, intensities, labels or axes are not those of the others."""
+"""Subjects whose voxels, field of view, intensities, looks, labels or axes are not those of the
+others."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,6 +13,9 @@ _ODD = 5.0
 _ALONE = 3  # more are a group
 # the least spread of a logarithm that counts: five times as much is odd whatever the others do
 _SPACING_SPREAD, _EXTENT_SPREAD, _VOLUME_SPREAD, _INTENSITY_SPREAD = 0.02, 0.05, 0.05, 0.1
+# heads and hippocampi that belong together lie up to 3 times as far from their mean as the median
+# one does, a head of another contrast 15 times: five of these are 4.5 times
+_LOOKS_SPREAD = 0.3
 
 
 def unlike(facts: Sequence[SubjectFacts]) -> Iterator[Finding]:
@@ -42,8 +46,25 @@ def unlike(facts: Sequence[SubjectFacts]) -> Iterator[Finding]:
     yield from _other_axes(facts)
 
 
+def unlike_in_looks(facts: Sequence[SubjectFacts]) -> Iterator[Finding]:
+    """Subjects on one working grid that do not look like the mean of all of them."""
+    known = {one.subject_id: one.image.fingerprint for one in facts if one.image}
+    if len(known) < MIN_SUBJECTS:
+        return
+    mean = np.mean(list(known.values()), axis=0, dtype=np.float64)
+    mean /= np.linalg.norm(mean) or 1.0
+    # how far each is from looking the same, so that a ratio of two tells how much farther one is
+    away = {subject_id: 1 - float(looks @ mean) for subject_id, looks in known.items()}
+    yield from _odd(
+        away, lambda one: (one,), _LOOKS_SPREAD, "W_LOOKS",
+        lambda found, usual: f"does not look like the others on the working grid (correlation "
+        f"{1 - found[0]:.2f} with their mean at 8 x 8 x 8, the median is {1 - usual[0]:.2f}): "
+        "another contrast, another anatomy, or badly aligned",
+    )  # fmt: skip
+
+
 def _odd(
-    known: Mapping[str, ImageFacts] | Mapping[str, LabelFacts],
+    known: Mapping[str, ImageFacts] | Mapping[str, LabelFacts] | Mapping[str, float],
     measure: Callable,
     spread: float,
     code: str,
