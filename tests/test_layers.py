@@ -13,7 +13,7 @@ from helpers import PROJECT
 ALLOWED = {
     "triton_reg.training": {"triton_reg"},
     "triton_reg.methods": {
-        "triton_reg.features", "triton_reg.losses", "triton_reg.affine", "triton_reg.filters",
+        "triton_reg.features", "triton_reg.losses", "triton_reg.affine",
         "triton_reg.displacement", "triton_reg.method", "triton_reg.ops", "triton_reg.weights",
     },
     "triton_reg.features": {"triton_reg.weights", "triton_reg.ops"},

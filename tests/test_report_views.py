@@ -3,13 +3,17 @@
 import base64
 import io
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from command_line import Cohort
 from helpers import drawn_texts
 from PIL import Image
+from written_runs import PAIRS, write_run
 
+from cohort.commands.status_text import apart_rows
 from cohort.engine.regenerate import PairImages
 from cohort.report.overview import matrix_plot, outliers, pair_matrix
 from cohort.report.views import pair_views
@@ -147,6 +151,49 @@ def test_nobody_stands_apart_when_all_are_alike_or_better() -> None:
     assert outliers(rows(dict.fromkeys(values, 0.5))).is_empty()
     better = {pair: 0.99 if "a" in pair else 0.5 + 0.001 * i for i, pair in enumerate(values)}
     assert "a" not in set(outliers(rows(better))["subject"])
+
+
+def test_one_bad_partner_does_not_pull_the_others_to_its_side() -> None:
+    names = [f"s{number}" for number in range(5)]
+    good = {(f, m): 0.5 + 0.001 * int(f[1] + m[1]) for f in names for m in names if f != m}
+    table = outliers(rows({pair: 0.01 if "s4" in pair else good[pair] for pair in good}))
+    assert set(table["subject"]) == {"s4"}
+    assert table["typical"].min() > 0.5
+
+
+def test_among_few_nobody_stands_apart_by_less_than_a_tenth() -> None:
+    names = [f"s{number}" for number in range(5)]
+    values = {(f, m): 0.5 + 0.001 * int(f[1]) for f in names for m in names if f != m}
+    low = {pair: 0.46 if pair[0] == "s4" else value for pair, value in values.items()}
+    assert outliers(rows(low)).is_empty()
+    lower = {pair: 0.4 if pair[0] == "s4" else value for pair, value in values.items()}
+    [found] = outliers(rows(lower)).to_dicts()
+    assert found["reason"] == "median Dice as fixed: 0.4, typical 0.501"
+
+
+def test_commands_name_the_five_that_stand_farthest_apart() -> None:
+    names = [f"s{number:02}" for number in range(20)]
+    noise = np.random.default_rng(2).normal(0, 0.01, (20, 20))
+    values = {
+        (f, m): 0.8 + noise[i, j] - (0.2 + 0.01 * i) * (i < 7)
+        for i, f in enumerate(names)
+        for j, m in enumerate(names)
+        if f != m
+    }
+    said = apart_rows(rows(values))
+    assert list(said) == ["s06", "s05", "s04", "s03", "s02", "and"]
+    assert said["and"] == "2 more, see the report"
+    assert str(said["s06"]).startswith("median Dice as fixed: 0.5")
+    assert apart_rows(rows(dict.fromkeys(values, 0.5))) == {}
+
+
+def test_a_report_says_who_stands_apart_before_its_page_is_opened(
+    cohort: Cohort, tmp_path: Path
+) -> None:
+    noise = np.random.default_rng(3).normal(0.8, 0.01, len(PAIRS))
+    scores = [0.1 if "d" in pair else noise[place] for place, pair in enumerate(PAIRS)]
+    said = cohort("report", write_run(tmp_path / "run", scores.__getitem__)).out
+    assert "stand apart\n  d  median " in said
 
 
 @pytest.mark.parametrize("measure", ["sdlogj", "hd95_mm_mean"])

@@ -6,13 +6,14 @@ from typing import Annotated
 import typer
 
 from cohort import terminal
-from cohort.commands.status_text import status_rows
+from cohort.commands.status_text import apart_rows, status_rows
 from cohort.engine.events import pairs_per_hour
 from cohort.engine.progress import RunProgress, progress_of
 from cohort.engine.results import read_rows, summarise
 from cohort.errors import UsageError
 from cohort.options import Json, Run, StoreMoved, TrustCode, local_path
 from cohort.report.compare_text import notes, runs_table
+from cohort.report.overview import outliers
 from cohort.report.page import is_current, write_report
 from cohort.report.written import has_run_tables, write_comparison, write_run_tables
 
@@ -75,12 +76,16 @@ def _report_one(run_dir: Path, store: str | None, trust_code: bool, json: bool) 
 
             tables = write_run_tables(run_dir, store)  # first, as the page vouches for them
             page = write_report(run_dir, store, trust_code=trust_code, progress=progress)
-    summary, rate = summarise(read_rows(run_dir)), pairs_per_hour(run_dir)
+    rows, rate = read_rows(run_dir), pairs_per_hour(run_dir)
+    summary = summarise(rows)
     if json:
-        document = {"report": page, "tables": tables, "pairs_per_hour": rate}
+        apart = outliers(rows).to_dicts()
+        document = {"report": page, "tables": tables, "pairs_per_hour": rate, "apart": apart}
         terminal.say_json({**document, **terminal.as_json(summary)})
     else:
         terminal.say_report(page, summary, rate)
+        if apart := apart_rows(rows):
+            terminal.say_table("stand apart", apart)
 
 
 def _report_comparison(run_dirs: list[Path], store: str | None, out: Path, json: bool) -> None:

@@ -14,6 +14,7 @@ from cohort.commands.planning import (
     plan_rows,
     with_trial,
 )
+from cohort.commands.status_text import apart_rows
 from cohort.data.store import CohortStore
 from cohort.engine.cluster.workers import check_dashboard
 from cohort.engine.plan import open_run
@@ -116,9 +117,12 @@ def register(
             on_dashboard=terminal.say_dashboard if dashboard else None,
             options=driving.options(trust_code=choice.trust_code, retry_failed=retry_failed),
         )
-    summary = summarise(read_rows(run_dir))
+    rows = read_rows(run_dir)
+    summary = summarise(rows)
     if json:
         terminal.say_json({**terminal.as_json(report), "summary": terminal.as_json(summary)})
     else:
         terminal.say_run(run_dir, report, summary)
+        if apart := apart_rows(rows):
+            terminal.say_table("stand apart", apart)
     raise typer.Exit(1 if summary.failed else 0)

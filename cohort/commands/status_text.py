@@ -1,10 +1,15 @@
-"""What ``cohort status`` says of a run, for people."""
+"""What ``cohort status``, and others beside it, say of a run, for people."""
 
 from collections.abc import Mapping
 from datetime import timedelta
 
+import polars as pl
+
 from cohort.engine.progress import RunProgress
+from cohort.report.overview import outliers
 from cohort.terminal import summary_rows
+
+_NAMED = 5  # subjects
 
 
 def status_rows(progress: RunProgress) -> dict[str, object]:
@@ -27,6 +32,14 @@ def status_rows(progress: RunProgress) -> dict[str, object]:
         for code, count in progress.failures.items()
     }
     return {**rows, **summary_rows(progress.summary), **failed}
+
+
+def apart_rows(rows: pl.DataFrame) -> dict[str, object]:
+    """Subjects of a run that stand apart and the strongest reason why, the farthest first."""
+    found = outliers(rows).unique("subject", keep="first", maintain_order=True)
+    left_out = len(found) - _NAMED
+    more = {"and": f"{left_out:,} more, see the report"} if left_out > 0 else {}
+    return {**dict(found.select("subject", "reason").head(_NAMED).iter_rows()), **more}
 
 
 def _split(seconds: Mapping[str, float]) -> str:

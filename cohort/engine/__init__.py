@@ -22,6 +22,7 @@
                   verify inspection beside_checks repair run_copy    whole, or made whole
                   events progress            what happened, how far it is
     before a run  discrimination             which features single out a displacement
+    after it      standing                   who stands apart from the others, by any measure
 
 Nothing above ``run`` knows Dask; nothing here knows a method, only the contract of
 :mod:`triton_reg.method`.

@@ -69,21 +69,15 @@ def subjects(rows: pl.DataFrame) -> Table:
 
 
 def outliers(frame: pl.DataFrame) -> Table:
-    """The table of an `overview.outliers`, with the reason in words."""
+    """The table of an `overview.outliers`."""
     columns = (
         Column("subject", "Subject"),
         Column("reason", "Why"),
         Column("distance", "Robust SD away", 1),
     )
-    reason = pl.format(
-        "mean {} as {}: {}, typical {}",
-        *("measure", "role"),
-        *(pl.col(name).round_sig_figs(3) for name in ("value", "typical")),
-    )
     left_out = len(frame) - MOST_FAILURES
     more = f"; {left_out:,} that are nearer are left out" if left_out > 0 else ""
-    shown = frame.with_columns(reason.alias("reason")).head(MOST_FAILURES)
-    return laid_out(shown, columns, f"Subjects that stand apart{more}")
+    return laid_out(frame.head(MOST_FAILURES), columns, f"Subjects that stand apart{more}")
 
 
 def failures(rows: pl.DataFrame) -> Table:

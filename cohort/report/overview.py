@@ -8,14 +8,14 @@ from matplotlib.figure import Figure
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
+from cohort.engine.standing import APART, Standing
 from cohort.report.figures import figure_style, name_matrix_axes, svg
 from cohort.report.tables import done, main_measure
 
 _LEAST_KNOWN = 0.25  # of all ordered pairs, for a matrix to be worth its ink
 _MOST_NAMED = 48  # subjects whose names fit beside a matrix
 _MOST_IN_MATRIX = 1000
-_APART = 3.5  # robust standard deviations
-_MAD_TO_SD = 1.4826
+_LEAST_COMPARED = 4  # subjects
 
 # what a subject may stand apart in: a column, how people call it, and which end is bad
 _JUDGED = (
@@ -67,30 +67,33 @@ def matrix_plot(matrix: np.ndarray, names: list[str], title: str) -> str:
 def outliers(rows: pl.DataFrame) -> pl.DataFrame:
     """Subjects whose pairs stand apart from the others', the farthest first.
 
-    A subject's mean of a measure over its pairs is compared with the median over subjects, in
-    robust standard deviations; more than 3.5 to the bad side stands apart. Columns: subject, role,
-    measure, value, typical, distance.
+    A subject's median of a measure over its pairs, which one bad partner does not spoil, is
+    compared with those of all subjects: see :class:`cohort.engine.standing.Standing`. Columns:
+    subject, role, measure, value, typical, distance, and all that in words: reason.
     """
     good, found = done(rows), []
     for column, title, bad in _JUDGED:
         for role in ("fixed", "moving"):
-            means = (
-                good.filter(pl.col(column).is_finite()).group_by(role).agg(pl.col(column).mean())
-            )
-            values = means[column].to_numpy()
-            if len(values) < 4:
+            known = good.filter(pl.col(column).is_finite())
+            medians = known.group_by(role, maintain_order=True).agg(pl.col(column).median())
+            if len(medians) < _LEAST_COMPARED:
                 continue
-            typical = float(np.median(values))
-            spread = _MAD_TO_SD * float(np.median(np.abs(values - typical)))
-            if spread <= 1e-9:
+            standing = Standing.of(medians[column].to_numpy(), bad)
+            if standing is None:
                 continue
-            for subject, value in zip(means[role], values, strict=True):
-                distance = bad * (value - typical) / spread
-                if distance > _APART:
-                    found.append((subject, role, title, float(value), typical, float(distance)))
+            for place in np.flatnonzero(standing.judged > APART):
+                value, distance = standing.values[place], standing.distances[place]
+                subject = medians[role][int(place)]
+                found.append((subject, role, title, float(value), standing.typical, distance))
     schema: dict[str, Any] = dict.fromkeys(("subject", "role", "measure"), pl.String)
     schema |= dict.fromkeys(("value", "typical", "distance"), pl.Float64)
     table = pl.DataFrame(found, schema=schema, orient="row")
+    reason = pl.format(
+        "median {} as {}: {}, typical {}",
+        *("measure", "role"),
+        *(pl.col(name).round_sig_figs(3) for name in ("value", "typical")),
+    )
+    table = table.with_columns(reason.alias("reason"))
     return table.sort("distance", "subject", "role", descending=[True, False, False])
 
 
