@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.live import Live
@@ -23,10 +23,11 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from cohort.data.ingest import IngestReport
-from cohort.data.places import Where
-from cohort.engine.results import Summary
-from cohort.engine.run import RunReport
+if TYPE_CHECKING:
+    from cohort.data.ingest import IngestReport
+    from cohort.data.places import Where
+    from cohort.engine.results import Summary
+    from cohort.engine.run import RunReport
 
 _WATCH_S = 2.0
 # paths and digests stay whole: nothing is wrapped, and no :x: in a name becomes a picture
@@ -138,7 +139,7 @@ def say_quarantine(quarantined: Mapping[str, Mapping[str, str]]) -> None:
         say_table("in quarantine", faults)
 
 
-def say_ingest(store: Where, report: IngestReport) -> None:
+def say_ingest(store: "Where", report: "IngestReport") -> None:
     """What became of the subjects of a source."""
     grid = report.grid
     rows: dict[str, object] = {
@@ -161,7 +162,7 @@ def say_ingest(store: Where, report: IngestReport) -> None:
     })  # fmt: skip
 
 
-def say_run(run_dir: Path, report: RunReport, summary: Summary) -> None:
+def say_run(run_dir: Path, report: "RunReport", summary: "Summary") -> None:
     """What registering did, now and in all."""
     rows: dict[str, object] = {}
     if report.pairs:
@@ -190,7 +191,7 @@ def watch(title: str, look: Callable[[], tuple[Mapping[str, object], bool]]) -> 
                 time.sleep(max(_WATCH_S, 5 * (time.monotonic() - start)))
 
 
-def say_report(page: Path, summary: Summary, pairs_per_hour: float | None) -> None:
+def say_report(page: Path, summary: "Summary", pairs_per_hour: float | None) -> None:
     """The headline numbers and where the page is."""
     rows = summary_rows(summary)
     if pairs_per_hour:
@@ -211,7 +212,7 @@ def say_comparison(
     say(str(page))
 
 
-def summary_rows(summary: Summary) -> dict[str, object]:
+def summary_rows(summary: "Summary") -> dict[str, object]:
     """The headline numbers of a run, those that were measured."""
     rows: dict[str, object] = {"pairs": f"{summary.ok:,} ok, {summary.failed:,} failed"}
     rows |= {f"failed with {code}": message for code, message in summary.reasons.items()}

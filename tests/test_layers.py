@@ -108,6 +108,31 @@ def test_tensors_need_neither_the_cohort_nor_its_libraries() -> None:
     assert shown.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize(
+    ("command", "unneeded"),
+    [
+        ((), {"torch", "numpy", "polars", "nibabel"}),
+        (("check",), {"torch", "matplotlib", "dask"}),
+        (("ingest",), {"torch", "matplotlib", "dask"}),
+        (("info",), {"torch", "matplotlib", "dask"}),
+        (("status",), {"matplotlib", "distributed"}),
+    ],
+    ids=["cohort", "check", "ingest", "info", "status"],
+)
+def test_help_comes_at_once(command: tuple[str, ...], unneeded: set[str]) -> None:
+    code = f"""
+import sys
+from cohort.cli import app
+try:
+    app([*{command}, "--help"])
+finally:
+    print(sorted(sys.modules.keys() & {unneeded}))
+"""
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "Usage:" in shown.stdout
+    assert shown.stdout.rstrip().endswith("[]")
+
+
 def test_public_names_are_those_listed() -> None:
     import triton_reg
 

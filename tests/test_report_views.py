@@ -15,7 +15,8 @@ from written_runs import PAIRS, write_run
 
 from cohort.commands.status_text import apart_rows
 from cohort.engine.regenerate import PairImages
-from cohort.report.overview import matrix_plot, outliers, pair_matrix
+from cohort.report.outliers import outliers
+from cohort.report.overview import matrix_plot, pair_matrix
 from cohort.report.views import pair_views
 
 SHAPE = (24, 20, 12)

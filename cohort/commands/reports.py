@@ -1,4 +1,4 @@
-"""Commands that say what became of a run: ``status``, ``report``."""
+"""The command that writes what became of a run, or of several: ``report``."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,37 +6,15 @@ from typing import Annotated
 import typer
 
 from cohort import terminal
-from cohort.commands.status_text import apart_rows, status_rows
+from cohort.commands.status_text import apart_rows
 from cohort.engine.events import pairs_per_hour
-from cohort.engine.progress import RunProgress, progress_of
 from cohort.engine.results import read_rows, summarise
 from cohort.errors import UsageError
-from cohort.options import Json, Run, StoreMoved, TrustCode, local_path
+from cohort.options import Json, StoreMoved, TrustCode, local_path
 from cohort.report.compare_text import notes, runs_table
-from cohort.report.overview import outliers
+from cohort.report.outliers import outliers
 from cohort.report.page import is_current, write_report
 from cohort.report.written import has_run_tables, write_comparison, write_run_tables
-
-
-def status(
-    run_dir: Run,
-    watch: Annotated[
-        bool, typer.Option("--watch", help="Keep telling until the run is done or Ctrl-C.")
-    ] = False,
-    json: Json = False,
-) -> None:
-    """Say how far a run is: rate, time left, failures, slowest subjects, disk."""
-    if watch and json:
-        raise UsageError("E_USAGE", "--watch is for people, --json for machines; need one of them")
-    if watch:
-        terminal.watch(str(run_dir), lambda: _watched(progress_of(run_dir)))
-        return
-    found = progress_of(run_dir)
-    if json:
-        facts = {name: value for name, value in vars(found).items() if name != "summary"}
-        terminal.say_json({**facts, **terminal.as_json(found.summary)})
-    else:
-        terminal.say_table(str(run_dir), status_rows(found))
 
 
 def report(
@@ -100,7 +78,3 @@ def _report_comparison(run_dirs: list[Path], store: str | None, out: Path, json:
     else:
         titles, rows = runs_table(comparison)
         terminal.say_comparison(out / "index.html", titles, rows, notes(comparison))
-
-
-def _watched(progress: RunProgress) -> tuple[dict[str, object], bool]:
-    return status_rows(progress), progress.left > 0

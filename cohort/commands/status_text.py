@@ -6,7 +6,7 @@ from datetime import timedelta
 import polars as pl
 
 from cohort.engine.progress import RunProgress
-from cohort.report.overview import outliers
+from cohort.report.outliers import outliers
 from cohort.terminal import summary_rows
 
 _NAMED = 5  # subjects

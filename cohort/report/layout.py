@@ -69,7 +69,7 @@ def subjects(rows: pl.DataFrame) -> Table:
 
 
 def outliers(frame: pl.DataFrame) -> Table:
-    """The table of an `overview.outliers`."""
+    """The table of an `outliers.outliers`."""
     columns = (
         Column("subject", "Subject"),
         Column("reason", "Why"),

@@ -23,7 +23,8 @@ from cohort.errors import CohortError, UsageError
 from cohort.report import content, layout, tables
 from cohort.report.effort import spent_plot, throughput_plot
 from cohort.report.figures import MOST_STRUCTURES, mosaic, structure_plot
-from cohort.report.overview import matrix_plot, outliers, pair_matrix
+from cohort.report.outliers import outliers
+from cohort.report.overview import matrix_plot, pair_matrix
 from cohort.report.views import View, pair_views
 from triton_reg import __version__
 
