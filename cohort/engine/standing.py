@@ -7,10 +7,9 @@ import numpy as np
 APART = 3.5  # robust standard deviations
 _MAD_TO_SD = 1.4826
 FEW = 10  # subjects; of fewer, half may be alike by chance, and then their MAD is next to nothing
-# The least robust SD of a measure among few, as a share of its typical value: none of them stands
-# apart by less than 3.5 times this, a tenth of what is typical. Among more the MAD can be trusted,
-# and brains that are damaged a little differ by less.
+# Among more the MAD can be trusted, and brains that are damaged a little differ by less.
 _LEAST_SPREAD = 0.03
+_SAME = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,7 +19,9 @@ class Standing:
     Attributes:
         values: float64 ``[N]``, finite.
         typical: their median.
-        spread: 1.4826 times their median absolute deviation, a robust standard deviation.
+        spread: a robust standard deviation, 1.4826 times their median absolute deviation; among
+            fewer than ten subjects at least 3 % of what is typical, so that nobody stands apart by
+            less than a tenth of it.
         bad: 1 if large is bad, -1 if small is.
     """
 
@@ -34,19 +35,12 @@ class Standing:
         """None where subjects do not differ."""
         typical = float(np.median(values))
         spread = _MAD_TO_SD * float(np.median(np.abs(values - typical)))
-        return cls(values, typical, spread, bad) if spread > 1e-9 else None
+        if spread <= _SAME:
+            return None
+        least = _LEAST_SPREAD * abs(typical) if len(values) < FEW else 0.0
+        return cls(values, typical, max(spread, least), bad)
 
     @property
     def distances(self) -> np.ndarray:
-        """To the bad side ``[N]``, in robust standard deviations."""
-        return self._to_bad_side(self.spread)
-
-    @property
-    def judged(self) -> np.ndarray:
-        """What decides, ``[N]``: apart is beyond 3.5. Among fewer than ten subjects the deviations
-        have a floor, by which nobody stands apart by less than a tenth of what is typical."""
-        least = _LEAST_SPREAD * abs(self.typical) if len(self.values) < FEW else 0.0
-        return self._to_bad_side(max(self.spread, least))
-
-    def _to_bad_side(self, spread: float) -> np.ndarray:
-        return self.bad * (self.values - self.typical) / spread
+        """To the bad side ``[N]``, in robust standard deviations; apart is beyond 3.5."""
+        return self.bad * (self.values - self.typical) / self.spread

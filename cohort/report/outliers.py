@@ -39,7 +39,7 @@ def outliers(rows: pl.DataFrame) -> pl.DataFrame:
             standing = Standing.of(medians[column].to_numpy(), bad)
             if standing is None:
                 continue
-            for place in np.flatnonzero(standing.judged > APART):
+            for place in np.flatnonzero(standing.distances > APART):
                 value, distance = standing.values[place], standing.distances[place]
                 subject = medians[role][int(place)]
                 found.append((subject, role, title, float(value), standing.typical, distance))

@@ -26,8 +26,8 @@ class Outliers:
         scores: float64 ``[N]``, robust standard deviations; negative if nothing is bad.
         reasons: the measure that decided, with its value and the typical one.
         measures: names for people of the measures that were judged.
-        apart: subjects beyond 3.5, among few with a floor under the deviations; the farthest first.
-        few: whether these are so few.
+        apart: subjects beyond 3.5, the farthest first.
+        few: whether there are so few that their deviations have a floor.
     """
 
     scores: np.ndarray
@@ -41,10 +41,9 @@ def rank_outliers(rows: pl.DataFrame, names: tuple[str, ...]) -> Outliers:
     """Score each subject by the measure in which it stands apart most.
 
     A subject's value of a measure is the *median* over its partners, so that one bad partner does
-    not make a good subject look bad. It is compared with the median over all subjects, in units of
-    1.4826 times their median absolute deviation, towards the bad side; the largest of the measures
-    is the score. Measures that not every row has, or in which subjects do not differ, are left out.
-    Among fewer than ten subjects nobody stands apart by less than a tenth of what is typical.
+    not make a good subject look bad. It is compared with those of all subjects, see
+    :class:`cohort.engine.standing.Standing`; the largest of the measures is the score. Measures
+    that not every row has, or in which subjects do not differ, are left out.
 
     Args:
         rows: of the pairs that were registered.
@@ -61,18 +60,16 @@ def rank_outliers(rows: pl.DataFrame, names: tuple[str, ...]) -> Outliers:
             found[title] = standing
     if not found:
         return Outliers(np.zeros(len(names)), [""] * len(names), (), [], few)
-    scores = np.stack([one.distances for one in found.values()])
-    judged = np.stack([one.judged for one in found.values()])
-    is_apart = judged.max(0) > APART
-    worst = np.where(is_apart, judged.argmax(0), scores.argmax(0))
+    distances = np.stack([one.distances for one in found.values()])
+    scores, worst = distances.max(0), distances.argmax(0)
     titles = tuple(found)
     reasons = [
         _reason(titles[measure], found[titles[measure]], place)
         for place, measure in enumerate(worst)
     ]
-    order = np.argsort(-scores.max(0), kind="stable")
-    apart = [names[place] for place in order if is_apart[place]]
-    return Outliers(scores.max(0), reasons, titles, apart, few)
+    order = np.argsort(-scores, kind="stable")
+    apart = [names[place] for place in order if scores[place] > APART]
+    return Outliers(scores, reasons, titles, apart, few)
 
 
 def _reason(title: str, standing: Standing, place: int) -> str:
