@@ -79,9 +79,26 @@ def test_determinants_multiply() -> None:
     """Two linear fields and the matrices around them."""
     voxels = np.stack(np.meshgrid(*map(np.arange, GRID.shape), indexing="ij"))
     stretch = Field(0.25 * voxels.astype(np.float32) * np.reshape([1, 0, 0], (3, 1, 1, 1)), GRID)
-    chain = Chain("a", "b", (np.eye(4), TURN, SHIFT), (stretch, stretch))
+    chain = Chain("a", "b", (np.eye(4), SHIFT, TURN), (stretch, stretch))
     inside = GRID.world_to_voxel(points_inside()).T * 0.5
     np.testing.assert_allclose(chain.determinant(inside, GRID), 1.25**2 * 1.25, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "voxel",
+    [(-6, 4, 5), (4, 19, 5), (4, -5, 30), (-9, -9, -9)],
+    ids=["face", "far", "edge", "corner"],
+)
+def test_outside_of_a_grid_volume_changes_as_the_points_go(voxel: tuple[int, int, int]) -> None:
+    """u goes on as at the border there, so that it changes along the border alone."""
+    chain = Chain("a", "b", (np.eye(4), np.eye(4)), (field(4, 0.4),))
+    here = np.array(voxel, dtype=float)[:, None]
+    moved = [
+        chain.map(here + step, GRID, GRID) - chain.map(here - step, GRID, GRID)
+        for step in np.eye(3)[:, :, None]
+    ]
+    expected = np.linalg.det(np.concatenate(moved, axis=1) / 2)
+    np.testing.assert_allclose(chain.determinant(here, GRID), expected, rtol=1e-4)
 
 
 def test_a_covered_chain_is_the_same_chain_with_nothing_outside() -> None:

@@ -34,11 +34,20 @@ class Field:
         """x + u(x) at positions ``[3, N]`` in voxels."""
         return voxels + np.stack([sample(component, voxels) for component in self.vectors])
 
+    def determinant(self, voxels: np.ndarray) -> np.ndarray:
+        """Of the Jacobian of x + u(x) at positions ``[3, N]`` in voxels; float64."""
+        return sample(self.determinants, voxels + 1)
+
     @cached_property
-    def determinant(self) -> np.ndarray:
-        """float32 ``[D, H, W]``, of the Jacobian of x + u(x); at the border that next to it."""
-        inside = jacobian_determinant(torch.from_numpy(self.vectors)[None])[0].numpy()
-        return np.pad(inside, 1, mode="edge")
+    def determinants(self) -> np.ndarray:
+        """float32 ``[D + 2, H + 2, W + 2]``, at the grid's voxels and at those around it.
+
+        On the border that next to it; around it u changes along the border alone, not away from it.
+        """
+        around = np.pad(self.vectors, [(0, 0), (2, 2), (2, 2), (2, 2)], mode="edge")
+        found = jacobian_determinant(torch.from_numpy(around)[None])[0].numpy()
+        found[1:-1, 1:-1, 1:-1] = np.pad(found[2:-2, 2:-2, 2:-2], 1, mode="edge")
+        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +91,7 @@ class Chain:
         found = moved_by(first, positions)
         total = np.full(found.shape[1], np.prod([_linear_det(one) for one in self.matrices]))
         for field, matrix in zip(self.fields, others, strict=True):
-            total *= sample(field.determinant, found)
+            total *= field.determinant(found)
             found = moved_by(matrix, field.moved(found))
         return total
 

@@ -65,7 +65,8 @@ class World:
 
     def log_jacobian(self) -> np.ndarray:
         """Of the way from the published template to the last pass's, without ``B``."""
-        values = np.log(np.maximum(self.field.determinant, 1e-3)).astype(np.float32)
+        inside = self.field.determinants[1:-1, 1:-1, 1:-1]
+        values = np.log(np.maximum(inside, 1e-3)).astype(np.float32)
         return _warped(values, self._to(self._working_voxels))
 
     @cached_property
