@@ -27,6 +27,7 @@ def say_exported(exported: Exported) -> None:
         )
     if "composite" in facts:
         rows["composite"] = facts["composite"]
+    rows |= {f"but {name}": said for name, said in facts["cautions"].items()}
     say_table(str(exported.record), {**rows, **facts["files"]})
 
 

@@ -21,8 +21,9 @@ from cohort.studies.native_field import (
     native_determinant,
     native_field,
 )
-from cohort.studies.native_space import NativePair, Route, native_pair
+from cohort.studies.native_space import NativePair, NativeSubject, Route, native_pair
 from cohort.studies.nifti_images import RAS_DISPLACEMENT, write_image
+from cohort.studies.other_readers import caution
 from triton_reg import __version__
 
 Format = Literal["itk", "nifti", "learn2reg", "bids"]
@@ -159,6 +160,7 @@ def _stem(workbench: Workbench, pair: NativePair, format_: Format) -> str:
 
 
 def _facts(workbench: Workbench, pair: NativePair, format_: Format) -> dict[str, Any]:
+    ends = (pair.onto, pair.of)
     return {
         "direction": pair.direction,
         "resampled": pair.of.subject_id,
@@ -167,11 +169,21 @@ def _facts(workbench: Workbench, pair: NativePair, format_: Format) -> dict[str,
         "inverse": pair.route.inverse,
         "inverse_residual_voxels": pair.residual_voxels,
         "format": format_,
-        "images": {one.subject_id: str(one.image) for one in (pair.onto, pair.of)},
+        "images": {one.subject_id: str(one.image) for one in ends},
+        "affines": {one.subject_id: one.grid.affine.tolist() for one in ends},
+        "cautions": _cautions(ends, format_),
         "method": workbench.spec.fingerprint,
         "plan_digest": workbench.spec.plan_digest,
         "version": __version__,
     } | _errors_of_kept(workbench, pair.route)
+
+
+def _cautions(ends: tuple[NativeSubject, ...], format_: Format) -> dict[str, str]:
+    """By subject, where the format's own tools read its file otherwise."""
+    if format_ == "learn2reg":  # of the working grid, not of the files
+        return {}
+    found = {one.subject_id: caution(one, itk=format_ != "nifti") for one in ends}
+    return {name: said for name, said in found.items() if said}
 
 
 def _errors_of_kept(workbench: Workbench, route: Route) -> dict[str, Any]:

@@ -26,6 +26,29 @@ def can_write_composite() -> bool:
     return find_spec("SimpleITK") is not None
 
 
+def itk_affine(image: Path) -> np.ndarray:
+    """Where ITK places the voxels of a file: ``[4, 4]``, voxel -> RAS mm.
+
+    Raises:
+        RuntimeError: if ITK cannot read it.
+    """
+    import SimpleITK as sitk
+
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(image))
+    spoken = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.GlobalWarningDisplayOff()  # of its own doubts, which we tell ourselves
+    try:
+        reader.ReadImageInformation()
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(spoken)
+    axes = reader.GetDimension()
+    lps = np.eye(4)
+    lps[:3, :3] = np.reshape(reader.GetDirection(), (axes, axes))[:3, :3] * reader.GetSpacing()[:3]
+    lps[:3, 3] = reader.GetOrigin()[:3]
+    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ lps
+
+
 def write_composite(path: Path, chain: Chain, grid: Grid) -> None:
     """Write a chain as ``.h5``; it holds for all that lies on ``grid`` in its source's world.
 

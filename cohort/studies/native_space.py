@@ -34,7 +34,7 @@ class NativeSubject:
     grid: of its image file, in the file's own axis order. to_native_mm: ``[4, 4]``, working world
     -> native world. image: the file, where it was when it was ingested. sha256: of all its files,
     by role. choices: what was believed of headers in doubt, which holds for other files of its
-    world too.
+    world too. fixed: those that the image needed.
     """
 
     subject_id: str
@@ -43,6 +43,7 @@ class NativeSubject:
     image: Path
     sha256: dict[str, str]
     choices: HeaderChoices
+    fixed: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, workbench: Workbench, subject_id: str) -> "NativeSubject":
@@ -70,6 +71,7 @@ class NativeSubject:
                 Path(record["source"]["image"]["path"]),
                 {role: file["sha256"] for role, file in record["source"].items()},
                 HeaderChoices.parse(fixes, assumed),
+                tuple(provenance.get("fixed", {}).get("image", ())),
             )
         except (KeyError, TypeError) as error:
             raise SubjectError(
