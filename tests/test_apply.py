@@ -82,6 +82,17 @@ def test_labels_arrive_on_the_grid_of_the_fixed_file(
     assert left["volume_mm3"] == pytest.approx(voxels * 60, rel=1e-4)
 
 
+def test_labels_of_64_bits_are_written_in_32_which_other_tools_read(
+    cohort: Cohort, run: Run, tmp_path: Path
+) -> None:
+    stored = nib.load(run.image("labels", B))
+    wide = nib.Nifti1Image(np.asarray(stored.dataobj).astype(np.int64), stored.affine, dtype="i8")
+    nib.save(wide, tmp_path / "wide.nii.gz")
+    pair = ("--fixed", A, "--moving", B, "--labels", tmp_path / "wide.nii.gz")
+    assert cohort("apply", run.path, *pair, "--out", tmp_path / "l.nii.gz").code == 0
+    assert nib.load(tmp_path / "l.nii.gz").get_data_dtype() == np.int32
+
+
 def test_names_say_what_a_file_is() -> None:
     labels, points = Task("labels", Path("x/IXI.01.nii.gz")), Task("points", Path("x/tips.v2.csv"))
     assert labels.default_name(onto=A, of=B) == f"IXI.01_labels_on_{A}.nii.gz"

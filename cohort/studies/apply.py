@@ -162,9 +162,14 @@ def _grid_like(like: Path | None, onto: NativeSubject) -> Grid:
 
 
 def _label_dtype(labels: Nifti) -> np.dtype:
-    """The file's own type if it stores the labels as they are."""
+    """The file's own type if it stores the labels as they are, in 32 bits at most.
+
+    64 bits are what numpy makes of labels, and what ANTsPy does not read.
+    """
     stored = np.dtype(labels.header["dtype"])
-    return stored if stored.kind in "iu" and labels.header["scale"] is None else np.dtype("u2")
+    if stored.kind not in "iu" or labels.header["scale"] is not None:
+        return np.dtype("u2")
+    return stored if stored.itemsize <= 4 else np.dtype("i4")
 
 
 def refuse_existing(out: Path) -> None:
