@@ -39,6 +39,7 @@ def test_nifti_holds_ras_displacements_and_the_jacobian(run: Workbench, tmp_path
     field = nib.load(tmp_path / "out" / f"{stem}_displacement.nii.gz")
     assert field.shape == (*GRIDS[A].shape, 1, 3)
     assert int(field.header["intent_code"]) == 1006
+    assert field.header["descrip"].item().startswith(b"RAS mm: ")
     voxel = np.array([15, 11, 8])
     point = GRIDS[A].voxel_to_world(voxel)
     away = np.asarray(field.dataobj)[tuple(voxel)][0]

@@ -146,7 +146,7 @@ def test_the_header_says_what_the_field_is(case: Case) -> None:
     np.testing.assert_array_equal(field.affine, case.pair.onto.grid.affine)
     said = field.header["descrip"].item().decode()
     onto, of = case.pair.onto.subject_id, case.pair.of.subject_id
-    assert said.startswith(f"{of} resampled onto {onto}; points of {onto} to {of}")
+    assert said.startswith(f"LPS mm: {of} resampled onto {onto}; points of {onto} to {of}")
 
 
 def test_the_jacobian_map_is_how_small_boxes_change(case: Case) -> None:

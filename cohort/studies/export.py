@@ -96,11 +96,11 @@ class _Writer:
         whole = f"{self.said}: the whole transform, on the grid of the file of"
         if format_ == "nifti":
             path = self._file("_displacement.nii.gz", f"{whole} {self._onto}; RAS mm, intent 1006")
-            write_image(path, field[:, :, :, None], grid, f"{self.said}, RAS", RAS_DISPLACEMENT)
+            write_image(path, field[:, :, :, None], grid, f"RAS mm: {self.said}", RAS_DISPLACEMENT)
             return
         ending = "_xfm.nii.gz" if format_ == "bids" else "_displacement.nii.gz"
         path = self._file(ending, f"{whole} {self._onto}; LPS mm, as ITK and ANTs read it")
-        write_itk_field(path, field, grid, f"{self.said}, LPS")
+        write_itk_field(path, field, grid, f"LPS mm: {self.said}")
         if format_ == "itk":
             self._affine(grid)
         self._composite("_xfm.h5" if format_ == "bids" else "_composite.h5", grid)
