@@ -246,6 +246,8 @@ def test_a_design_is_written_as_fsl_has_it(tmp_path: Path) -> None:
     lines = design.as_con().decode().splitlines()
     assert lines[:2] == ["/ContrastName1\tgroup_positive", "/ContrastName2\tgroup_negative"]
     assert lines[4:6] == ["/NumWaves\t3", "/NumContrasts\t4"]
+    assert [float(one) for one in lines[6].split("\t")[1:]] == [1, 1, 30, 30]
+    assert not [line for line in lines if line.startswith("-0.0") or "\t-0.0" in line]
     contrasts = np.loadtxt(lines[lines.index("/Matrix") + 1 :])
     assert contrasts.tolist() == [[0, 1, 0], [0, -1, 0], [0, 0, 1], [0, 0, -1]]
     assert design.as_json(WHO[:4])["columns"][2] == {"name": "age", "mean_removed": 45.0}

@@ -44,7 +44,7 @@ class Design:
         unit = np.eye(len(self.columns))
         signs = {"positive": 1.0, "negative": -1.0}
         return {
-            f"{self.columns[one]}_{said}": sign * unit[one]
+            f"{self.columns[one]}_{said}": sign * unit[one] + 0.0  # not -0
             for one in chosen
             for said, sign in signs.items()
         }
@@ -53,14 +53,15 @@ class Design:
         """``design.mat``."""
         rows, waves = self.matrix.shape
         head = [f"/NumWaves\t{waves}", f"/NumPoints\t{rows}"]
-        return _with_matrix(head, self.matrix)
+        return _with_matrix(head, self.matrix, np.ptp(self.matrix, axis=0))
 
     def as_con(self) -> bytes:
         """``design.con``."""
         found = self.contrasts
         head = [f"/ContrastName{one}\t{name}" for one, name in enumerate(found, start=1)]
         head += [f"/NumWaves\t{len(self.columns)}", f"/NumContrasts\t{len(found)}"]
-        return _with_matrix(head, np.stack(list(found.values())))
+        matrix = np.stack(list(found.values()))
+        return _with_matrix(head, matrix, np.ptp(self.matrix @ matrix.T, axis=0))
 
     def as_json(self, subjects: Sequence[str]) -> dict[str, Any]:
         """What the columns and contrasts mean, and whose the rows are."""
@@ -165,10 +166,9 @@ def _wrong(path: Path, found: str) -> UsageError:
     )
 
 
-def _with_matrix(head: list[str], matrix: np.ndarray) -> bytes:
-    """FSL's text: what it is, how far each column ranges, and the numbers."""
-    heights = np.ptp(matrix, axis=0)
-    heights[heights == 0] = 1.0  # of an intercept, as FSL has it
+def _with_matrix(head: list[str], matrix: np.ndarray, heights: np.ndarray) -> bytes:
+    """FSL's text: what it is, how far each regressor or contrast ranges, and the numbers."""
+    heights = np.where(heights == 0, 1.0, heights)  # of an intercept, as FSL has it
     lines = [*head, "/PPheights\t" + _line(heights), "", "/Matrix", *map(_line, matrix)]
     return ("\n".join(lines) + "\n").encode()
 
