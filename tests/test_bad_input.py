@@ -236,7 +236,7 @@ BROKEN: list[tuple[str, Break, str, str]] = [
         "far away",
         _edit_header(srow_x=[2, 0, 0, 9e4], qform_code=0),
         "E_OUTSIDE",
-        "aligning by grid",
+        r"subject b, [\d.]+ x [\d.]+ x [\d.]+ mm, lies around .* aligning by grid",
     ),
 ]
 

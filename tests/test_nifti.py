@@ -178,11 +178,11 @@ def test_labels_must_be_whole_numbers_in_range(tmp_path):
     values = labels(0).astype(np.float32)
     write_nifti(tmp_path / "good.nii.gz", values, GRID.affine)
     assert read_nifti(tmp_path / "good.nii.gz", content="labels").data.max() == 3
-    for wrong in (0.5, -1, 65536):
+    for wrong in (0.5, -1, 65536, 16777216):
         values[2, 3, 4] = wrong
         write_nifti(tmp_path / "x.nii.gz", values, GRID.affine)
         _refused(
-            tmp_path / "x.nii.gz", "E_LABEL_VALUES", f"1 values such as {wrong:g}", content="labels"
+            tmp_path / "x.nii.gz", "E_LABEL_VALUES", f"1 values such as {wrong};", content="labels"
         )
 
 

@@ -59,9 +59,10 @@ def bring_to_grid(native: Native, grid: Grid, to_native_mm: np.ndarray) -> Subje
     if not inside.any():
         raise SubjectError(
             "E_OUTSIDE",
-            f"subject {native.subject_id} lies around {native.grid.center_mm.round(1).tolist()}, "
-            f"outside of the working grid around {grid.center_mm.round(1).tolist()} (RAS mm); "
-            "aligning by grid or center brings it there",
+            f"subject {native.subject_id}, {_size(native.grid)}, lies around "
+            f"{native.grid.center_mm.round(1).tolist()}, outside of the voxels of the working "
+            f"grid, {_size(grid)} around {grid.center_mm.round(1).tolist()} (RAS mm); if the sizes "
+            "are right, aligning by grid or center brings it there",
         )
 
     def nearest(values: np.ndarray | None) -> np.ndarray | None:
@@ -96,6 +97,10 @@ def labelled_outside(native: Native, grid: Grid, to_native_mm: np.ndarray) -> fl
     to_working = _between(native.grid, grid, np.linalg.inv(to_native_mm))
     held = _inside(to_working, native.grid.shape, grid.shape, 0.5)
     return float(np.count_nonzero(labelled & ~held) / max(np.count_nonzero(labelled), 1))
+
+
+def _size(grid: Grid) -> str:
+    return " x ".join(f"{size:.4g}" for size in grid.extent_mm()) + " mm"
 
 
 def _center_of_mass(volume: np.ndarray) -> np.ndarray:

@@ -167,8 +167,8 @@ def _check_values(path: Path, data: np.ndarray, content: Content) -> None:
         if wrong.size:
             raise SubjectError(
                 "E_LABEL_VALUES",
-                f"{path} has {wrong.size} values such as {wrong[0]:g}; need whole numbers of 0 to "
-                f"{MAX_LABEL}",
+                f"{path} has {wrong.size} values such as {wrong[0]:.8g}; need whole numbers of 0 "
+                f"to {MAX_LABEL}",
             )
 
 
