@@ -156,6 +156,8 @@ def say_ingest(store: "Where", report: "IngestReport") -> None:
             f"labelled voxels of {len(cut)} subjects, at most {100 * cut[worst]:.2f} % ({worst})"
         )
     say_table(str(store), rows)
+    if report.unused:
+        say_list("not used", list(report.unused))
     say_quarantine({
         name: {"code": code, "message": message}
         for name, (code, message) in report.quarantined.items()

@@ -27,6 +27,36 @@ def test_names_of_structures_stay_with_the_store(source, tmp_path):
         find_subjects(source)
 
 
+def test_files_that_no_subject_takes_are_told(source, tmp_path, cohort):
+    """Labels under other names would leave a cohort without them, and nobody would know."""
+    (source / "labels/a.nii.gz").rename(source / "labels/a_dseg.nii.gz")
+    for name in (
+        "images/d.mgz",
+        "images/e.NII.GZ",
+        "images/a.json",
+        "images/.f.nii",
+        "masks/x.nii",
+    ):
+        (source / name).parent.mkdir(exist_ok=True)
+        (source / name).touch()
+    said = [
+        f"2 files of {source}/images are in no format that is read, need .nii.gz or .nii, such as"
+        f" {source}/images/d.mgz",
+        f"{source}/labels/a_dseg.nii.gz is of no image, need the name that a file in"
+        f" {source}/images has",
+        f"{source}/masks/x.nii is of no image, need the name that a file in {source}/images has",
+    ]
+    assert list(find_subjects(source).unused) == said
+    assert cohort("check", source, "--json").json["unused"] == said
+    assert f"not used\n  2 files of {source}/images" in cohort("check", source).out
+    ingested = cohort("ingest", source, tmp_path / "s", "--grid", "12x14x10@2mm")
+    assert (ingested.code, f"not used\n  2 files of {source}" in ingested.out) == (0, True)
+
+
+def test_what_was_found_is_used(source):
+    assert find_subjects(source).unused == ()
+
+
 def test_a_bids_dataset_gives_one_subject_per_session(tmp_path):
     bids = tmp_path / "bids"
     files = {

@@ -33,6 +33,8 @@ def finding_lists(report: CheckReport) -> Iterator[tuple[str, list[str]]]:
             lines.append(f"and {len(found) - _SHOWN} more, see --json")
         if lines:
             yield f"{heading} ({len(found)})", lines
+    if report.unused:
+        yield "not used", list(report.unused)
 
 
 def table(report: CheckReport) -> list[str]:
@@ -59,7 +61,7 @@ def table(report: CheckReport) -> list[str]:
 def summary(report: CheckReport) -> str:
     """One line that says how it stands."""
     refused = len(report.refused)
-    beside = sum(not one.quarantines for one in report.findings)
+    beside = sum(not one.quarantines for one in report.findings) + len(report.unused)
     parts = [
         f"{len(report.subjects)} subjects",
         f"{refused} cannot be used" if refused else "all can be used",
@@ -82,6 +84,7 @@ def document(report: CheckReport) -> dict[str, Any]:
         },
         "warnings": [vars(one) for one in report.findings],
         "refused": list(report.refused),
+        "unused": list(report.unused),
         "side_measure": report.side_measure,
         "elapsed_s": report.elapsed_s,
     }

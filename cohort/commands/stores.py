@@ -108,6 +108,7 @@ def ingest_command(
             "unchanged": report.unchanged,
             "quarantined": report.quarantined,
             "outside": report.outside,
+            "unused": report.unused,
             "grid": report.grid.to_json(),
             "elapsed_s": report.elapsed_s,
         })  # fmt: skip

@@ -42,11 +42,15 @@ class Rejected:
 
 @dataclass(frozen=True)
 class SourceListing:
-    """entries, rejected: sorted by subject id. structures: label value -> name, where known."""
+    """entries, rejected: sorted by subject id. structures: label value -> name, where known.
+
+    unused: sentences about files that no subject takes.
+    """
 
     entries: tuple[SourceEntry, ...]
     rejected: tuple[Rejected, ...]
     structures: dict[str, str]
+    unused: tuple[str, ...] = ()
 
 
 def nifti_stem(name: str) -> str | None:

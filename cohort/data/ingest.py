@@ -34,7 +34,8 @@ class IngestReport:
     """What became of every subject.
 
     quarantined: subject id -> (code, message). outside: share of a subject's labelled voxels that
-    the working grid does not hold, for subjects with labels.
+    the working grid does not hold, for subjects with labels. unused: sentences about files of the
+    source that no subject takes.
     """
 
     ingested: tuple[str, ...]
@@ -43,6 +44,7 @@ class IngestReport:
     grid: Grid
     outside: dict[str, float]
     elapsed_s: float
+    unused: tuple[str, ...] = ()
 
 
 def ingest(
@@ -80,7 +82,7 @@ def ingest(
     jobs = [Job(entry, store.address, choices, __version__) for entry in entries]
     for outcome in in_processes(ingest_subject, jobs, workers):
         note(outcome)
-    return _report(outcomes, store.grid, time.monotonic() - started)
+    return _report(outcomes, store.grid, time.monotonic() - started, listing.unused)
 
 
 def _refuse_other_spelling(
@@ -99,7 +101,9 @@ def _refuse_other_spelling(
     return entries, rejected
 
 
-def _report(outcomes: Sequence[Outcome], grid: Grid, elapsed_s: float) -> IngestReport:
+def _report(
+    outcomes: Sequence[Outcome], grid: Grid, elapsed_s: float, unused: tuple[str, ...]
+) -> IngestReport:
     ordered = sorted(outcomes, key=lambda outcome: outcome.subject_id)
     return IngestReport(
         ingested=tuple(done.subject_id for done in ordered if done.status == "ingested"),
@@ -112,4 +116,5 @@ def _report(outcomes: Sequence[Outcome], grid: Grid, elapsed_s: float) -> Ingest
         grid=grid,
         outside={done.subject_id: done.outside for done in ordered if done.outside is not None},
         elapsed_s=elapsed_s,
+        unused=unused,
     )

@@ -9,6 +9,7 @@ from cohort.data.bids import is_bids, scan_bids
 from cohort.data.entries import NIFTI_SUFFIXES, Rejected, SourceEntry, SourceListing, nifti_stem
 from cohort.data.source_table import SUFFIXES, read_table
 from cohort.data.subject_ids import id_fault
+from cohort.data.unused import unused_files
 from cohort.errors import UsageError
 
 _EXPECTED = (
@@ -37,7 +38,14 @@ def find_subjects(source: Path) -> SourceListing:
     if not found:
         raise UsageError("E_SOURCE", f"{source} holds no images: {_EXPECTED}")
     entries, rejected = _check(found, root)
-    return SourceListing(entries, rejected, _read_structures(root / "structures.json"))
+    unused = unused_files(source, _taken(found)) if (source / "images").is_dir() else ()
+    return SourceListing(entries, rejected, _read_structures(root / "structures.json"), unused)
+
+
+def _taken(found: list[SourceEntry | Rejected]) -> set[Path]:
+    files = [one.files.values() for one in found if isinstance(one, SourceEntry)]
+    rejected = [Path(one.source) for one in found if isinstance(one, Rejected)]
+    return {path for paths in files for path in paths} | set(rejected)
 
 
 def _scan_folder(source: Path) -> list[SourceEntry | Rejected]:

@@ -6,8 +6,7 @@ what is odd about it only from the others. Nothing is written.
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 from cohort.data.check.compared import doubled, mirrored, other_keypoints, other_structures
 from cohort.data.check.facts import Fault, SubjectFacts
@@ -15,6 +14,7 @@ from cohort.data.check.findings import Finding, faults_of, on_the_grid, ranked
 from cohort.data.check.odd_ones import unlike, unlike_in_looks
 from cohort.data.check.reading import SourceJob, StoreJob, examine
 from cohort.data.check.sides import Sides, compare_sides
+from cohort.data.entries import SourceListing
 from cohort.data.header_choices import HeaderChoices
 from cohort.data.layout import ROOT
 from cohort.data.local_place import LocalPlace
@@ -34,6 +34,7 @@ class CheckReport:
 
     sides: likeness of each labelled subject's left and right to the cohort's, by subject id.
     side_measure: what it was judged by; None if the cohort's labels have no side to agree on.
+    unused: sentences about files of a source that no subject takes.
     """
 
     subjects: tuple[SubjectFacts, ...]
@@ -41,6 +42,7 @@ class CheckReport:
     sides: dict[str, float]
     side_measure: str | None
     elapsed_s: float
+    unused: tuple[str, ...] = ()
 
     @property
     def refused(self) -> tuple[str, ...]:
@@ -66,8 +68,11 @@ def check(
     is_store = place.has(ROOT)
     if is_store or not isinstance(place, LocalPlace):
         jobs, known, structures = _of_store(where)
+        unused = ()
     else:
-        jobs, known, structures = _of_source(place.where, choices)
+        listing = find_subjects(place.where)
+        jobs, known, structures = _of_source(listing, choices)
+        unused = listing.unused
     facts = list(known)
     for done in _examined(jobs, workers):
         facts.append(done)
@@ -76,7 +81,7 @@ def check(
             progress(len(facts), len(known) + len(jobs), failed)
     facts.sort(key=lambda one: one.subject_id)
     in_place = unlike_in_looks(facts) if is_store else ()
-    return _compared(facts, in_place, structures, started)
+    return replace(_compared(facts, in_place, structures, started), unused=unused)
 
 
 def _examined(jobs: Sequence[SourceJob | StoreJob], workers: int) -> Iterator[SubjectFacts]:
@@ -105,9 +110,8 @@ def _of_store(
 
 
 def _of_source(
-    path: Path, choices: HeaderChoices
+    listing: SourceListing, choices: HeaderChoices
 ) -> tuple[Sequence[SourceJob | StoreJob], list[SubjectFacts], dict[str, str]]:
-    listing = find_subjects(path)
     refused = [
         SubjectFacts(item.subject_id, (Fault("source", item.code, item.message),))
         for item in listing.rejected
