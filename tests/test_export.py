@@ -156,6 +156,13 @@ def test_what_is_there_stays_and_nothing_is_left_behind(
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
 
 
+def test_a_file_is_no_folder_to_export_into(run: Workbench, tmp_path: Path) -> None:
+    (tmp_path / "scan.nii.gz").write_bytes(b"scan")
+    with pytest.raises(UsageError, match=r"scan\.nii\.gz is a file; need a folder"):
+        export(run, Route(A, B), "itk", tmp_path / "scan.nii.gz")
+    assert (tmp_path / "scan.nii.gz").read_bytes() == b"scan"
+
+
 def test_itk_cannot_hold_a_sheared_grid(
     run: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

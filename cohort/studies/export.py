@@ -53,10 +53,12 @@ def export(
     ``jacobian`` adds a map of the determinant of the Jacobian on the file's own grid.
 
     Raises:
-        UsageError: ``E_EXISTS`` if one of the files is there; ``E_PAIRS``, ``E_EXPORT`` if the
-            pair or its subjects' names cannot be exported.
+        UsageError: ``E_EXISTS`` if one of the files is there, or ``out`` is a file; ``E_PAIRS``,
+            ``E_EXPORT`` if the pair or its subjects' names cannot be exported.
         SubjectError: if one of the subjects is broken or did not come from a file.
     """
+    if out.exists() and not out.is_dir():
+        raise UsageError("E_EXISTS", f"{out} is a file; need a folder, new or there already")
     if format_ == "bids":
         check_labels(workbench.spec.subject_ids)
     pair = native_pair(workbench, route)
