@@ -177,8 +177,9 @@ AssumeOrientation = Annotated[str | None, typer.Option(help="RAS, for files that
 FixHeaders = Annotated[
     str,
     typer.Option(
-        help="What to believe of headers that are refused: sform or qform where the two conflict,"
-        " units or ignore-units where lengths are not mm; several with commas between."
+        help="What to believe of files that are refused: sform or qform where the two conflict,"
+        " units or ignore-units where lengths are not mm, nan-background where voxels are NaN;"
+        " several with commas between."
     ),
 ]
 

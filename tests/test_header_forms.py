@@ -1,5 +1,6 @@
 """Which form places the voxels, what is refused, and what a choice of the user changes."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -170,3 +171,53 @@ def test_a_choice_is_recorded_and_read_again_when_it_is_withdrawn(tmp_path):
     other = IngestSettings(grid="12x14x10@2mm", fix_headers=("sform",))
     assert ingest(source, tmp_path / "s", other).ingested == ("b",)
     assert ingest(source, tmp_path / "s", plain).quarantined["b"][0] == "E_FORM"
+
+
+def write_with_nan(path: Path, *extra: float) -> Path:
+    values = volume(1)
+    values[:2] = np.nan
+    values[3, 0, : len(extra)] = extra
+    nib.save(nib.Nifti1Image(values, GRID.affine), path)
+    return path
+
+
+def test_nan_is_background_by_choice(tmp_path: Path) -> None:
+    path = write_with_nan(tmp_path / "a.nii")
+    with pytest.raises(
+        SubjectError, match=r"need none, or --fix-headers nan-back"
+    ):
+        read(path)
+    found = read(path, "nan-background")
+    np.testing.assert_array_equal(found.data[:2], volume(1)[2:].min())
+    np.testing.assert_array_equal(found.data[2:], volume(1)[2:])
+    assert found.header["fixed"] == ["nan-background"]
+    write_nifti(tmp_path / "b.nii", volume(1), GRID.affine)
+    assert read(tmp_path / "b.nii", "nan-background").header["fixed"] == []
+
+
+@pytest.mark.parametrize(
+    ("values", "content"),
+    [((np.inf,), "volume"), ((), "labels")],
+    ids=["infinity", "labels"],
+)
+def test_nan_is_no_background_of_what_is_broken_otherwise(
+    tmp_path: Path, values: tuple[float, ...], content: str
+) -> None:
+    path = write_with_nan(tmp_path / "a.nii", *values)
+    with pytest.raises(SubjectError, match=r"need none$"):
+        read_nifti(path, content=content, choices=HeaderChoices.parse(("nan-background",)))
+
+
+def test_a_subject_with_nan_is_ingested_by_choice_and_leaves_with_it(tmp_path: Path) -> None:
+    source = write_cohort(tmp_path / "source")
+    path = sorted((source / "images").iterdir())[0]
+    write_with_nan(path)
+    where = tmp_path / "cohort.zarr"
+    settings = IngestSettings(grid="16x16x16@2mm", align="center")
+    name = path.name.partition(".")[0]
+    assert name in ingest(source, where, settings).quarantined
+    chosen = replace(settings, fix_headers=("nan-background",))
+    assert name in ingest(source, where, chosen).ingested
+    record = CohortStore.open(where).record(name)
+    assert record["provenance"]["fixed"] == {"image": ["nan-background"]}
+    assert name in ingest(source, where, settings).quarantined

@@ -7,6 +7,7 @@ from typing import Any
 from cohort.data.check.facts import SubjectFacts
 from cohort.data.check.findings import KINDS
 from cohort.data.check.look import CheckReport
+from cohort.data.header_choices import of_header
 
 _SHOWN = 12  # sentences of one kind
 _WIDEST = 28  # characters of a subject's name
@@ -123,7 +124,7 @@ def _header_cells(one: SubjectFacts) -> tuple[str, str, str, str, str]:
         header.get("handedness", "-"),
         " x ".join(map(str, header["shape"])),
         " x ".join(f"{step:.3g}" for step in header["spacing_mm"]),
-        header["form"] + (" by choice" if header.get("fixed") else ""),
+        header["form"] + (" by choice" if of_header(header.get("fixed", ())) else ""),
     )
 
 

@@ -1,5 +1,6 @@
-"""What a user decides where headers are in doubt; without a decision such files are refused."""
+"""What a user decides where files are in doubt; without a decision they are refused."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -8,27 +9,32 @@ from cohort.errors import UsageError
 Orientation = Literal["RAS"]
 Form = Literal["sform", "qform"]
 Units = Literal["units", "ignore-units"]
+Nan = Literal["nan-background"]
 ORIENTATION = "orientation"
+NAN_BACKGROUND: Nan = "nan-background"
 _FIXES: dict[str, str] = {
     "sform": "form",
     "qform": "form",
     "units": "units",
     "ignore-units": "units",
+    NAN_BACKGROUND: "nan",
 }
 
 
 @dataclass(frozen=True)
 class HeaderChoices:
-    """What to believe of a header in doubt; None refuses the file.
+    """What to believe of a file in doubt, mostly of its header; None refuses it.
 
     assume_orientation: how the axes of a file without sform and qform run. form: which of the two
     places the voxels when they conflict. units: whether lengths that are said to be in metres or
-    micrometres are scaled to mm (``units``) or are mm all the same (``ignore-units``).
+    micrometres are scaled to mm (``units``) or are mm all the same (``ignore-units``). nan: whether
+    voxels of an image that are no number are its background, as SPM writes it.
     """
 
     assume_orientation: Orientation | None = None
     form: Form | None = None
     units: Units | None = None
+    nan: Nan | None = None
 
     @classmethod
     def parse(
@@ -62,7 +68,12 @@ class HeaderChoices:
     def names(self) -> tuple[str, ...]:
         """The choices that were made, as files record those that they needed."""
         assumed = ORIENTATION if self.assume_orientation else None
-        return tuple(filter(None, (assumed, self.form, self.units)))
+        return tuple(filter(None, (assumed, self.form, self.units, self.nan)))
+
+
+def of_header(fixed: Iterable[str]) -> tuple[str, ...]:
+    """Those choices that say where voxels lie, of the names of some."""
+    return tuple(name for name in fixed if name != NAN_BACKGROUND)
 
 
 def parse_fixes(text: str) -> tuple[str, ...]:

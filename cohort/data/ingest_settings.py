@@ -26,7 +26,8 @@ class IngestSettings:
     NIfTI file, which then chooses the working grid, or auto: the subject most like the others.
     assume_orientation: for files that do not say. align_search_degrees: with rigid and affine,
     also try rotations up to this angle about each axis. fix_headers: what to believe of headers in
-    doubt: sform or qform where they conflict, units or ignore-units where they are not mm.
+    doubt: sform or qform where they conflict, units or ignore-units where they are not mm;
+    nan-background: voxels that are NaN get the least value of their image.
     """
 
     grid: str | None = None

@@ -12,7 +12,7 @@ from nibabel.nifti1 import Nifti1Image
 
 from cohort.data.affine_checks import MAX_SHEAR, shear
 from cohort.data.geometry import Grid
-from cohort.data.header_choices import HeaderChoices
+from cohort.data.header_choices import NAN_BACKGROUND, HeaderChoices
 from cohort.data.nifti_bytes import VerifiedFile, open_verified, read_header
 from cohort.data.storage import write_atomic
 from cohort.errors import SubjectError
@@ -72,9 +72,12 @@ def read_nifti(
         placement = header.place(choices)
         data = _canonical_values(verified, placement.grid)
         sha256 = verified.finished()
+    facts = header.facts(placement)
+    if choices.nan and content == "volume" and _nan_made_background(data):
+        facts["fixed"].append(choices.nan)
     _check_values(path, data, content)
     affine = placement.grid.oriented(CANONICAL).affine
-    return Nifti(path, data, affine, sha256, header.facts(placement))
+    return Nifti(path, data, affine, sha256, facts)
 
 
 def read_grid(path: Path, *, choices: HeaderChoices = _NO_CHOICES) -> Grid:
@@ -150,13 +153,25 @@ def _scaled(block: np.ndarray, scale: tuple[float, float] | None) -> np.ndarray:
         return block.astype(np.float32)
 
 
+def _nan_made_background(data: np.ndarray) -> bool:
+    """Give voxels that are no number the least value of the others; whether there were any."""
+    missing = np.isnan(data)
+    if not missing.any() or missing.all():
+        return False
+    data[missing] = np.nanmin(data)
+    return True
+
+
 def _check_values(path: Path, data: np.ndarray, content: Content) -> None:
     planes = data.reshape(-1, *data.shape[-2:])
     bad = sum(int(np.count_nonzero(~np.isfinite(plane))) for plane in planes)
     if bad:
+        asked = ""
+        if content == "volume" and np.isnan(data).any() and not np.isinf(data).any():
+            asked = f", or --fix-headers {NAN_BACKGROUND} if these are background"
         raise SubjectError(
             "E_NONFINITE",
-            f"{path} has {bad} values of {data.size} that are NaN or infinite; need none",
+            f"{path} has {bad} values of {data.size} that are NaN or infinite; need none{asked}",
         )
     if content == "volume" and data.min() == data.max():
         raise SubjectError(

@@ -15,7 +15,7 @@ import torch
 
 from cohort.data.align import recorded_to_native
 from cohort.data.geometry import Grid
-from cohort.data.header_choices import ORIENTATION, HeaderChoices
+from cohort.data.header_choices import ORIENTATION, HeaderChoices, of_header
 from cohort.data.keypoints import file_grid
 from cohort.data.one_thread import one_thread
 from cohort.engine.displacements import read_kept
@@ -34,7 +34,8 @@ class NativeSubject:
     grid: of its image file, in the file's own axis order. to_native_mm: ``[4, 4]``, working world
     -> native world. image: the file, where it was when it was ingested. sha256: of all its files,
     by role. choices: what was believed of headers in doubt, which holds for other files of its
-    world too. fixed: those that the image needed.
+    world too. fixed: those that the
+    image's header needed.
     """
 
     subject_id: str
@@ -71,7 +72,7 @@ class NativeSubject:
                 Path(record["source"]["image"]["path"]),
                 {role: file["sha256"] for role, file in record["source"].items()},
                 HeaderChoices.parse(fixes, assumed),
-                tuple(provenance.get("fixed", {}).get("image", ())),
+                of_header(provenance.get("fixed", {}).get("image", ())),
             )
         except (KeyError, TypeError) as error:
             raise SubjectError(
