@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from cohort.engine.run import RunReport
 
 _WATCH_S = 2.0
+_MOST_REFUSED = 100  # subjects in quarantine that are listed
 # paths and digests stay whole: nothing is wrapped, and no :x: in a name becomes a picture
 _console = Console(soft_wrap=True, emoji=False, highlight=False)
 # progress too, so that stdout holds the result alone
@@ -133,10 +135,14 @@ def say_list(title: str, lines: Sequence[str]) -> None:
 
 
 def say_quarantine(quarantined: Mapping[str, Mapping[str, str]]) -> None:
-    """The refused subjects with a code and a sentence each; nothing if there are none."""
+    """The first refused subjects with a code and a sentence each; nothing if there are none."""
     if quarantined:
-        faults = {name: f"{one['code']}: {one['message']}" for name, one in quarantined.items()}
-        say_table("in quarantine", faults)
+        shown = islice(quarantined.items(), _MOST_REFUSED)
+        say_table(
+            "in quarantine", {name: f"{one['code']}: {one['message']}" for name, one in shown}
+        )
+        if len(quarantined) > _MOST_REFUSED:
+            say(f"  and {len(quarantined) - _MOST_REFUSED:,} more, see --json")
 
 
 def say_ingest(store: "Where", report: "IngestReport") -> None:

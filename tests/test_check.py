@@ -12,9 +12,10 @@ from command_line import Cohort
 from helpers import shared_data, tiny_cohort
 from labelled_bodies import GRID, LIVER, SPINE, SPLEEN, body, write_bodies, write_body
 
+from cohort.commands import check_text
 from cohort.data.check import duplicates, look
 from cohort.data.check.duplicates import nearly_same
-from cohort.data.check.facts import measure_image, measure_labels
+from cohort.data.check.facts import SubjectFacts, measure_image, measure_labels
 from cohort.data.check.findings import KINDS, Finding, ranked
 from cohort.data.check.look import CheckReport, check
 from cohort.data.check.odd_ones import robust_z
@@ -413,6 +414,36 @@ def test_two_processes_find_what_a_plain_loop_finds(source, monkeypatch) -> None
     one, two = (check(source, workers=workers) for workers in (1, 2))
     assert one.findings == two.findings
     assert one.sides == two.sides
+
+
+def test_the_table_of_a_large_cohort_has_those_that_something_is_said_of(
+    cohort: Cohort, source, monkeypatch
+) -> None:
+    flip(source, "sub-2")
+    monkeypatch.setattr(check_text, "_MOST_ROWS", 2)
+    report = check(source)
+    titles, row, rest = check_text.table(report)
+    assert titles.startswith("subject")
+    assert row.startswith("sub-2 ")
+    assert "W_MIRRORED" in row
+    assert rest == f"and {len(report.subjects) - 1} more, see --json"
+
+
+def test_progress_costs_the_same_for_the_last_subject_as_for_the_first(source, monkeypatch) -> None:
+    looks = []
+
+    class Faults(tuple):
+        def __bool__(self) -> bool:
+            looks.append(self)
+            return False
+
+    jobs = [f"{number:03d}" for number in range(100)]
+    monkeypatch.setattr(look, "_of_source", lambda *_: (jobs, [], {}))
+    monkeypatch.setattr(look, "examine", lambda name: SubjectFacts(name, Faults()))
+    counts = []
+    check(source, progress=lambda *count: counts.append(count))
+    assert counts[-1] == (100, 100, 0)
+    assert len(looks) < 5 * len(jobs)
 
 
 @pytest.mark.slow

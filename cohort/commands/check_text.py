@@ -10,6 +10,7 @@ from cohort.data.check.look import CheckReport
 from cohort.data.header_choices import of_header
 
 _SHOWN = 12  # sentences of one kind
+_MOST_ROWS = 500
 _WIDEST = 28  # characters of a subject's name
 _COLUMNS = (
     "subject",
@@ -39,10 +40,16 @@ def finding_lists(report: CheckReport) -> Iterator[tuple[str, list[str]]]:
 
 
 def table(report: CheckReport) -> list[str]:
-    """One line a subject under a line of column names; axes, voxels and mm as files have them."""
+    """One line a subject under a line of column names; axes, voxels and mm as files have them.
+
+    Of more than 500 subjects only those that something is to be said of.
+    """
     notes = _codes(report)
     rows: list[tuple[str, ...]] = [_COLUMNS]
-    for one in report.subjects:
+    shown = report.subjects
+    if len(shown) > _MOST_ROWS:  # more would push what is wrong out of sight
+        shown = [one for one in shown if one.subject_id in notes][:_MOST_ROWS]
+    for one in shown:
         side = report.sides.get(one.subject_id)
         rows.append((
             _cut(one.subject_id),
@@ -53,10 +60,12 @@ def table(report: CheckReport) -> list[str]:
             " ".join(notes[one.subject_id]),
         ))  # fmt: skip
     widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
-    return [
+    lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     ]
+    left_out = len(report.subjects) - len(shown)
+    return [*lines, f"and {left_out:,} more, see --json"] if left_out else lines
 
 
 def summary(report: CheckReport) -> str:
@@ -129,7 +138,7 @@ def _header_cells(one: SubjectFacts) -> tuple[str, str, str, str, str]:
 
 
 def _codes(report: CheckReport) -> dict[str, list[str]]:
-    """What there is to say of each subject, in the order of rank."""
+    """What there is to say of each subject, in the order of rank; nothing of most."""
     codes: dict[str, list[str]] = defaultdict(list)
     for one in report.findings:
         for subject_id in (one.subject_id, *one.others):

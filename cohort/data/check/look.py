@@ -74,10 +74,11 @@ def check(
         jobs, known, structures = _of_source(listing, choices)
         unused = listing.unused
     facts = list(known)
+    failed = sum(bool(one.faults) for one in facts)
     for done in _examined(jobs, workers):
         facts.append(done)
+        failed += bool(done.faults)
         if progress is not None:
-            failed = sum(bool(one.faults) for one in facts)
             progress(len(facts), len(known) + len(jobs), failed)
     facts.sort(key=lambda one: one.subject_id)
     in_place = unlike_in_looks(facts) if is_store else ()
