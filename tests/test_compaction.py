@@ -1,12 +1,16 @@
 """Parts as larger files: the same rows, read alike; and tens of thousands of parts, listed."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from cohort.engine import compaction, retry
 from cohort.engine.compaction import compact
 from cohort.engine.manifest import load_manifest
+from cohort.engine.parts import row_groups
 from cohort.engine.results import (
     SCHEMA,
     commit_part,
@@ -102,3 +106,49 @@ def test_tens_of_thousands_of_parts_are_listed(tmp_path: Path) -> None:
         (tmp_path / "parts" / f"{number:05d}-00000.parquet").touch()
     (tmp_path / "parts" / ".tmp-1.parquet").touch()  # one that was never finished
     assert len(committed_tiles(tmp_path)) == 20_000
+
+
+def test_merging_many_small_parts_looks_at_each_once(run_dir: Path, monkeypatch) -> None:
+    looks = []
+
+    class Part(dict):
+        schema = SCHEMA
+
+        def __len__(self) -> int:
+            looks.append(self)
+            return 1
+
+    def read(path: Path, schema: pa.Schema) -> Part:
+        return Part(tile=pa.array([path.stem]))
+
+    monkeypatch.setattr(compaction, "read_part", read)
+    monkeypatch.setattr(compaction, "_whole", list)
+    monkeypatch.setattr(compaction, "_GROUP_ROWS", 100)
+    groups = list(compaction._row_groups(run_dir, [f"{number:05d}-00000" for number in range(250)]))
+    assert [sum(1 for _ in group) for group in groups] == [100, 100, 50]
+    assert len(looks) < 4 * 250
+
+
+def test_setting_aside_tiles_of_a_merged_file_reads_it_once(run_dir: Path, monkeypatch) -> None:
+    for number in (1, 4, 6):
+        tile = f"{number:05d}-00000"
+        part_path(run_dir, tile).unlink()
+        row = {"tile": tile, "fixed": f"s{number}", "moving": "a", "status": "E_METHOD"}
+        commit_part(run_dir, tile, [row])
+    compact(run_dir, 0)
+    before, read = read_rows(run_dir), []
+
+    def noted(path: Path, schema: pa.Schema) -> Iterator[pa.Table]:
+        read.append(path.name)
+        return row_groups(path, schema)
+
+    def narrow(run_dir: Path, columns: list[str]) -> pa.Table:
+        return read_table(run_dir, columns)  # never all columns of the run
+
+    monkeypatch.setattr(retry, "row_groups", noted)
+    monkeypatch.setattr(retry, "read_table", narrow)
+    assert retry.set_aside_failed(run_dir) == 3
+    assert read == ["000001.parquet"]
+    kept = [pq.read_table(path) for path in sorted((run_dir / "replaced").iterdir())]
+    assert [part["fixed"].to_pylist() for part in kept] == [["s1"], ["s4"], ["s6"]]
+    assert read_rows(run_dir).equals(before.filter(status="ok"))

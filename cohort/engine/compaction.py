@@ -104,6 +104,7 @@ def _merged(run_dir: Path, tiles: list[str], name: str) -> Compacted:
 
 def _row_groups(run_dir: Path, tiles: list[str]) -> Iterator[pa.Table]:
     waiting: list[pa.Table] = []
+    rows = 0
     for tile in tiles:
         part = read_part(part_path(run_dir, tile), SCHEMA)
         names = set(part["tile"].to_pylist()) if "tile" in part.schema.names else set()
@@ -111,9 +112,10 @@ def _row_groups(run_dir: Path, tiles: list[str]) -> Iterator[pa.Table]:
             message = f"{part_path(run_dir, tile)} holds rows of other tiles"
             raise StorageError("E_PART", f"{message}; `cohort repair {run_dir}` moves it away")
         waiting.append(part)
-        if sum(map(len, waiting)) >= _GROUP_ROWS:
+        rows += len(part)
+        if rows >= _GROUP_ROWS:
             yield _whole(waiting)
-            waiting = []
+            waiting, rows = [], 0
     if waiting:
         yield _whole(waiting)
 

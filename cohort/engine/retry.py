@@ -11,8 +11,11 @@ import pyarrow.compute as pc
 
 from cohort.data.storage import storage_error, sync_folder, write_atomic
 from cohort.engine.breadcrumbs import sweep_crumbs
+from cohort.engine.inspection import by_tile
+from cohort.engine.manifest import FOLDER as MERGED
 from cohort.engine.manifest import Manifest, load_manifest
-from cohort.engine.results import part_path, read_table
+from cohort.engine.parts import row_groups
+from cohort.engine.results import SCHEMA, part_path, read_table
 from cohort.engine.seal import sealed_parquet
 from cohort.engine.sums import TOTAL
 from cohort.errors import UsageError
@@ -58,8 +61,11 @@ def set_aside_failed(run_dir: Path) -> int:
 
 def _set_aside_compacted(run_dir: Path, manifest: Manifest, tiles: set[str]) -> None:
     """Copy the rows first: a tile that the manifest still names counts as committed."""
-    rows = read_table(run_dir)
-    for tile in sorted(tiles):
-        own = rows.filter(pc.field("tile") == tile)
-        write_atomic(run_dir / FOLDER / f"{tile}.parquet", sealed_parquet(own))
+    for file in manifest.files:
+        own = sorted(tiles.intersection(file.tiles))
+        if not own:
+            continue
+        for group in row_groups(run_dir / MERGED / file.name, SCHEMA):
+            for tile, rows in by_tile(group.filter(pc.field("tile").isin(own))):
+                write_atomic(run_dir / FOLDER / f"{tile}.parquet", sealed_parquet(rows))
     manifest.without(tiles).write(run_dir)
