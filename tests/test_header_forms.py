@@ -183,9 +183,7 @@ def write_with_nan(path: Path, *extra: float) -> Path:
 
 def test_nan_is_background_by_choice(tmp_path: Path) -> None:
     path = write_with_nan(tmp_path / "a.nii")
-    with pytest.raises(
-        SubjectError, match=r"need none, or --fix-headers nan-back"
-    ):
+    with pytest.raises(SubjectError, match=r"need none, or --fix-headers nan-back"):
         read(path)
     found = read(path, "nan-background")
     np.testing.assert_array_equal(found.data[:2], volume(1)[2:].min())

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import polars as pl
 import pytest
 from command_line import Cohort
 from small_cohort import write_cohort
@@ -13,8 +14,10 @@ from small_run import damage, planned
 from cohort import terminal
 from cohort.data.ingest import IngestSettings, ingest
 from cohort.data.store import CohortStore
+from cohort.engine import progress
 from cohort.engine.plan import tiles_of
 from cohort.engine.progress import progress_of
+from cohort.engine.results import SCHEMA, read_rows
 from cohort.engine.run import run
 from cohort.engine.spec import RunSpec
 from cohort.engine.tile import run_tile
@@ -46,6 +49,22 @@ def test_a_run_before_during_and_after(store: CohortStore, tmp_path: Path) -> No
     assert list(after.slowest.values()) == sorted(after.slowest.values(), reverse=True)
     assert after.run_bytes > before.run_bytes
     assert after.free_bytes > 0
+
+
+def test_no_scores_of_structures_are_read(
+    store: CohortStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir = planned(tmp_path / "run", store)
+    read = []
+
+    def noted(run_dir: Path, columns: tuple[str, ...] | None = None) -> pl.DataFrame:
+        read.extend(SCHEMA.names if columns is None else columns)
+        return read_rows(run_dir, columns)
+
+    monkeypatch.setattr(progress, "read_rows", noted)
+    progress_of(run_dir)
+    assert "ncc" in read
+    assert "dice" not in read
 
 
 def test_a_run_whose_pairs_all_failed_has_no_throughput(

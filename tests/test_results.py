@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from small_run import part_names
 
+from cohort.engine import results
 from cohort.engine.results import (
     MEASURES,
     SCHEMA,
@@ -150,6 +151,22 @@ def test_a_disk_that_cannot_be_read_is_not_called_damage(run_dir: Path, monkeypa
     with pytest.raises(StorageError, match="Input/output error") as caught:
         read_rows(run_dir)
     assert caught.value.code == "E_STORAGE"
+
+
+def test_a_summary_reads_no_scores_of_structures(run_dir: Path, monkeypatch) -> None:
+    commit_part(run_dir, "1", [row("b", "a", dice_mean=0.5, dice=[(1, 0.5)], elapsed_s=1.0)])
+    commit_part(run_dir, "2", [row("a", "b", dice_mean=0.7, dice=[(1, 0.7)], elapsed_s=1.0)])
+    read = []
+
+    def noted(run_dir: Path, columns: list[str] | None = None) -> pa.Table:
+        read.append(columns)
+        return read_table(run_dir, columns)
+
+    monkeypatch.setattr(results, "read_table", noted)
+    assert results.read_summary(run_dir) == summarise(read_rows(run_dir))
+    assert "dice" not in read[0]
+    assert {"dice_mean", "status"} <= set(read[0])
+    assert read_rows(run_dir, ("ncc",)).columns == ["fixed", "moving", "ncc"]
 
 
 def test_the_summary_is_the_mean_of_the_pairs_that_succeeded(run_dir: Path) -> None:

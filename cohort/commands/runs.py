@@ -18,7 +18,7 @@ from cohort.commands.status_text import apart_rows
 from cohort.data.store import CohortStore
 from cohort.engine.cluster.workers import check_dashboard
 from cohort.engine.plan import open_run
-from cohort.engine.results import read_rows, summarise
+from cohort.engine.results import read_summary
 from cohort.engine.run import RunReport, run
 from cohort.engine.run_folder import take_back
 from cohort.engine.team import Team
@@ -35,6 +35,7 @@ from cohort.options import (
     Workers,
     worker_count,
 )
+from cohort.report.outliers import outliers_of
 
 
 @with_groups
@@ -117,12 +118,11 @@ def register(
             on_dashboard=terminal.say_dashboard if dashboard else None,
             options=driving.options(trust_code=choice.trust_code, retry_failed=retry_failed),
         )
-    rows = read_rows(run_dir)
-    summary = summarise(rows)
+    summary = read_summary(run_dir)
     if json:
         terminal.say_json({**terminal.as_json(report), "summary": terminal.as_json(summary)})
     else:
         terminal.say_run(run_dir, report, summary)
-        if apart := apart_rows(rows):
-            terminal.say_table("stand apart", apart)
+        if len(apart := outliers_of(run_dir)):
+            terminal.say_table("stand apart", apart_rows(apart))
     raise typer.Exit(1 if summary.failed else 0)

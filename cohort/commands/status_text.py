@@ -6,7 +6,6 @@ from datetime import timedelta
 import polars as pl
 
 from cohort.engine.progress import RunProgress
-from cohort.report.outliers import outliers
 from cohort.terminal import summary_rows
 
 _NAMED = 5  # subjects
@@ -34,9 +33,9 @@ def status_rows(progress: RunProgress) -> dict[str, object]:
     return {**rows, **summary_rows(progress.summary), **failed}
 
 
-def apart_rows(rows: pl.DataFrame) -> dict[str, object]:
-    """Subjects of a run that stand apart and the strongest reason why, the farthest first."""
-    found = outliers(rows).unique("subject", keep="first", maintain_order=True)
+def apart_rows(apart: pl.DataFrame) -> dict[str, object]:
+    """Subjects of the table of an `outliers` and the strongest reason why, the farthest first."""
+    found = apart.unique("subject", keep="first", maintain_order=True)
     left_out = len(found) - _NAMED
     more = {"and": f"{left_out:,} more, see the report"} if left_out > 0 else {}
     return {**dict(found.select("subject", "reason").head(_NAMED).iter_rows()), **more}

@@ -132,7 +132,8 @@ def overlap_of_run(run_dir: Path, store: CohortStore, entropy: pl.DataFrame) -> 
     if any(known.get(one) != store.subject_digest(one) for one in entropy["subject"]):
         raise UsageError("E_RUN", f"{run_dir} is not a run on {store.where} as it is now")
     means = entropy.select("subject", "mean")
-    rows = read_rows(run_dir).filter(pl.col("status") == "ok", pl.col("dice_mean").is_not_null())
+    rows = read_rows(run_dir, ("status", "dice_mean"))
+    rows = rows.filter(pl.col("status") == "ok", pl.col("dice_mean").is_not_null())
     pairs = rows.select("fixed", "moving", "dice_mean")
     pairs = pairs.join(means.rename({"subject": "fixed", "mean": "fixed_entropy"}), on="fixed")
     pairs = pairs.join(means.rename({"subject": "moving", "mean": "moving_entropy"}), on="moving")

@@ -10,7 +10,7 @@ import polars as pl
 
 from cohort.data.storage import storage_error
 from cohort.engine.events import pairs_per_hour, seconds_a_pair
-from cohort.engine.results import Summary, read_rows, summarise
+from cohort.engine.results import SUMMARISED, Summary, read_rows, summarise
 from cohort.engine.spec import RunSpec
 
 _SLOWEST = 3
@@ -51,7 +51,7 @@ def progress_of(run_dir: Path) -> RunProgress:
         UsageError: ``E_RUN`` if there is no run.
         StorageError: if its parts cannot be read.
     """
-    spec, rows = RunSpec.load(run_dir), read_rows(run_dir)
+    spec, rows = RunSpec.load(run_dir), read_rows(run_dir, SUMMARISED)
     summary, rate = summarise(rows), pairs_per_hour(run_dir)
     left = spec.n_pairs - summary.pairs
     counts = rows["status"].value_counts().sort("status").iter_rows()

@@ -1,6 +1,7 @@
 """Rows of pairs on disk: one Parquet part a tile, written once and for ever."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,7 @@ MEASURES = (
     "displacement_mean_mm", "epe_mm", "epe_before_mm", "tre_mm", "tre_before_mm",
     "hd95_mm_mean", "surface_dice_mean", "ice_mm",
 )  # fmt: skip
+SUMMARISED = ("status", "message", "elapsed_s", *MEASURES)
 
 
 @dataclass(frozen=True)
@@ -150,13 +152,19 @@ def commit_table(run_dir: Path, tile_id: str, table: pa.Table) -> bool:
     return write_once(part_path(run_dir, tile_id), sealed_parquet(table))
 
 
-def read_rows(run_dir: Path) -> pl.DataFrame:
+def read_rows(run_dir: Path, columns: Sequence[str] | None = None) -> pl.DataFrame:
     """All committed rows of a run, sorted by fixed and moving.
+
+    Args:
+        run_dir: the run.
+        columns: that are read beside these two; None for all. The scores of structures of a million
+            pairs are gigabytes.
 
     Raises:
         StorageError: as :func:`read_table` does.
     """
-    frame = pl.from_arrow(read_table(run_dir))
+    wanted = None if columns is None else list(dict.fromkeys(("fixed", "moving", *columns)))
+    frame = pl.from_arrow(read_table(run_dir, wanted))
     assert isinstance(frame, pl.DataFrame)
     return frame.sort("fixed", "moving")
 
@@ -183,8 +191,17 @@ def read_table(run_dir: Path, columns: list[str] | None = None) -> pa.Table:
         return pa.concat_tables([schema.empty_table(), *parts], promote_options="default")
 
 
+def read_summary(run_dir: Path) -> Summary:
+    """Counts and means of a run's rows.
+
+    Raises:
+        StorageError: as :func:`read_table` does.
+    """
+    return summarise(read_rows(run_dir, SUMMARISED))
+
+
 def summarise(rows: pl.DataFrame) -> Summary:
-    """Counts and means of a table of rows."""
+    """Counts and means of a table of rows that has the columns `SUMMARISED`."""
     good = rows.filter(pl.col("status") == "ok")
     means = good.select(pl.col(MEASURES).mean()).row(0, named=True)
     return Summary(

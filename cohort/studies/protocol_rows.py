@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 
 from cohort.config.protocol import Figure, Measures, Protocol, Published
-from cohort.engine.results import read_rows, read_table, summarise
+from cohort.engine.results import read_summary, read_table
 from cohort.studies.protocol import Registered
 
 FIGURES = ("dice", "hd95", "sdlogj", "folding", "seconds")
@@ -102,7 +102,7 @@ def failures(registered: Sequence[Registered]) -> list[str]:
     said = []
     for one in registered:
         for folder in one.run_dirs:
-            summary = summarise(read_rows(folder))
+            summary = read_summary(folder)
             reasons = "; ".join(f"{code}: {text}" for code, text in summary.reasons.items())
             if reasons:
                 title = f"{one.case.name}, {one.setting.title}"

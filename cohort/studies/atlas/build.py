@@ -8,7 +8,7 @@ from typing import Any
 from cohort.data.storage import storage_error, to_json, write_atomic
 from cohort.engine.atlas import Template
 from cohort.engine.lock import only_driver
-from cohort.engine.results import read_rows, summarise
+from cohort.engine.results import read_summary
 from cohort.engine.spec import RunSpec
 from cohort.errors import UsageError
 from cohort.studies.atlas.one_pass import Build, register_to
@@ -163,7 +163,7 @@ def _names(runs: list[Path]) -> list[str]:
 
 def _conclude(build: Build, run_dir: Path, number: int, found: NextTemplate) -> None:
     """Write down what a pass found."""
-    summary = vars(summarise(read_rows(run_dir)))
+    summary = vars(read_summary(run_dir))
     facts = {"pass": number, "shrink": RunSpec.load(run_dir).shrink, **found.facts}
     facts |= {name: summary[name] for name in _MEASURED}
     write_atomic(run_dir / FACTS, to_json(facts))

@@ -42,7 +42,7 @@ def total_of(run_dir: Path, workers: int = 1) -> Sums:
         return found
     parts = [path.parent for path in sorted((run_dir / FOLDER).glob("*/fields"))]
     if not parts:
-        first = read_rows(run_dir)["message"].to_list()[:1]
+        first = read_rows(run_dir, ("message",))["message"].to_list()[:1]
         said = f"no subject of {run_dir} could be registered; the first: {' '.join(first)}"
         raise SubjectError("E_EMPTY", said)
     level = 0
@@ -65,7 +65,7 @@ def total_of(run_dir: Path, workers: int = 1) -> Sums:
 
 def _check_whole(run_dir: Path, total: Sums) -> None:
     """Refuse sums of other subjects than those whose rows say that all went well."""
-    rows = read_rows(run_dir)
+    rows = read_rows(run_dir, ("status",))
     good = set(rows.filter(pl.col("status") == "ok")["moving"])
     if good != set(total.subjects):
         other = sorted(good ^ set(total.subjects))
