@@ -127,6 +127,13 @@ def test_tables_are_written_as_csv_parquet_and_markdown(tables, tmp_path: Path) 
     assert lines[1].startswith("| --- | ---: | --- | ---: |")
 
 
+def test_markdown_has_the_head_of_a_long_table(tmp_path: Path) -> None:
+    write_tables(tmp_path, {"long": pl.DataFrame({"n": range(1500)})})
+    lines = (tmp_path / "long.md").read_text().splitlines()
+    assert lines[-3:] == ["| 999 |", "", "500 more rows are in long.csv"]
+    assert len(pl.read_csv(tmp_path / "long.csv")) == 1500
+
+
 def test_markdown_holds_any_text() -> None:
     text = markdown(["a|b", "n"], [["x|y\nz", 1.0], ["back\\slash", None]])
     assert text.splitlines() == [

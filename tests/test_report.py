@@ -14,10 +14,10 @@ from cohort.config.method import MethodConfig
 from cohort.data.geometry import Grid
 from cohort.data.store import CohortStore, Subject
 from cohort.engine.regenerate import PairImages
-from cohort.engine.results import SCHEMA, commit_part
+from cohort.engine.results import SCHEMA, commit_part, read_rows
 from cohort.engine.spec import RunSpec
 from cohort.errors import UsageError
-from cohort.report import content, figures, tables
+from cohort.report import content, figures, layout, page, tables
 from cohort.report.page import Cohort, Picture, is_current, render_page, write_report
 from cohort.report.views import pair_views
 
@@ -311,6 +311,30 @@ def test_a_long_list_of_structures_is_plotted_in_part_and_listed_in_full():
     page = _page([_row("a", "b", dice=scores, dice_structures_before=scores)], Cohort())
     assert "The 40 of 148 structures with the lowest mean" in page
     assert page.count('<th scope="row">structure ') == 148
+
+
+def test_of_very_many_subjects_the_page_shows_those_that_register_worst(monkeypatch):
+    monkeypatch.setattr(layout, "MOST_SUBJECTS", 2)
+    refused = {f"bad-{name}": {"code": "E_NDIM", "message": "x", "source": "f"} for name in "xyz"}
+    shown = layout.subjects(_frame(_rows()))
+    assert len(shown.rows) == 2
+    assert shown.caption.endswith("; 1 that register better are in tables/")
+    shown = layout.quarantine(refused)
+    assert [row[0] for row in shown.rows] == ["bad-x", "bad-y"]
+    assert shown.caption.endswith("; 1 more, which `cohort info --json` lists")
+
+
+def test_a_page_is_made_without_the_columns_that_it_does_not_show(run_dir, monkeypatch):
+    read = []
+
+    def noted(run_dir, columns=None):
+        read.extend(SCHEMA.names if columns is None else columns)
+        return read_rows(run_dir, columns)
+
+    monkeypatch.setattr(page, "read_rows", noted)
+    write_report(run_dir)
+    assert {"dice", "ncc"} <= set(read)
+    assert not {"jaccard", "pair_key", "hd95_mm"} & set(read)
 
 
 def test_equal_results_give_equal_bytes():

@@ -2,11 +2,11 @@
 
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from cohort.data.geometry import Grid
@@ -57,6 +57,9 @@ MEASURES = (
     Measure("sdlogj", "sdlogj", lower=0.0),
     Measure("folding", "Folding", digits=3, scale=100.0, unit="%", lower=0.0),
     Measure("elapsed_s", "Time per pair", digits=2, unit="s", lower=0.0),
+)
+COLUMNS = tuple(
+    column for measure in MEASURES for column in (measure.column, measure.before) if column
 )
 
 
@@ -144,23 +147,24 @@ def distributions(rows: pl.DataFrame) -> list[Plot]:
     for measure in MEASURES:
         after = _values(rows, measure.column, measure.scale)
         before = _values(rows, measure.before, measure.scale) if measure.before else None
-        if after:
+        before = before if before is not None and len(before) else None
+        if len(after):
             label = measure.title + (f" ({measure.unit})" if measure.unit else "")
-            uri = histogram(after, before or None, label=label, lower=measure.lower)
+            uri = histogram(after, before, label=label, lower=measure.lower)
             plots.append(Plot(uri, _in_words(measure, after, before)))
     return plots
 
 
-def _values(rows: pl.DataFrame, column: str, scale: float) -> list[float]:
-    values = tables.done(rows)[column].drop_nulls()
-    return (values.filter(values.is_finite()) * scale).to_list()
+def _values(rows: pl.DataFrame, column: str, scale: float) -> np.ndarray:
+    values = tables.done(rows.select("status", column))[column].drop_nulls()
+    return (values.filter(values.is_finite()) * scale).to_numpy()
 
 
-def _in_words(measure: Measure, after: Sequence[float], before: Sequence[float] | None) -> str:
+def _in_words(measure: Measure, after: np.ndarray, before: np.ndarray | None) -> str:
     mean, low, high = (
-        number(value, measure.digits) for value in (sum(after) / len(after), min(after), max(after))
+        number(float(value), measure.digits) for value in (after.mean(), after.min(), after.max())
     )
-    was = f", mean before {number(sum(before) / len(before), measure.digits)}" if before else ""
+    was = "" if before is None else f", mean before {number(float(before.mean()), measure.digits)}"
     unit = f" in {measure.unit}" if measure.unit else ""
     return (
         f"Histogram of {measure.title}{unit} over {_counted(len(after), 'pair')}: "

@@ -50,8 +50,8 @@ def figure_style() -> Iterator[None]:
 
 
 def histogram(
-    after: Sequence[float],
-    before: Sequence[float] | None = None,
+    after: np.ndarray,
+    before: np.ndarray | None = None,
     *,
     label: str,
     lower: float | None = None,

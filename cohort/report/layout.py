@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import polars as pl
@@ -9,6 +10,7 @@ import polars as pl
 from cohort.report import tables
 
 MOST_FAILURES = 50
+MOST_SUBJECTS = 1000  # of a page that opens and is sorted at once
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,10 @@ def subjects(rows: pl.DataFrame) -> Table:
         Column("failed", "Failed pairs", 0),
     )
     frame = tables.subject_table(rows, measure)
-    return laid_out(frame, columns, f"Mean {title} after registration per subject")
+    left_out = len(frame) - MOST_SUBJECTS
+    beside = f"; {left_out:,} that register better are in tables/" if left_out > 0 else ""
+    caption = f"Mean {title} after registration per subject{beside}"
+    return laid_out(frame.head(MOST_SUBJECTS), columns, caption)
 
 
 def outliers(frame: pl.DataFrame) -> Table:
@@ -110,9 +115,11 @@ def quarantine(entries: dict[str, dict[str, Any]]) -> Table:
             str(entry.get("message")),
             _source(entry.get("source")),
         )
-        for subject_id, entry in entries.items()
+        for subject_id, entry in islice(entries.items(), MOST_SUBJECTS)
     ]
-    return Table("Subjects in quarantine", columns, rows)
+    beyond = len(entries) - MOST_SUBJECTS
+    more = f"; {beyond:,} more, which `cohort info --json` lists" if beyond > 0 else ""
+    return Table(f"Subjects in quarantine{more}", columns, rows)
 
 
 def _source(source: Any) -> str:

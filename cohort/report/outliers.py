@@ -43,7 +43,7 @@ def outliers(rows: pl.DataFrame) -> pl.DataFrame:
     compared with those of all subjects: see :class:`cohort.engine.standing.Standing`. Columns:
     subject, role, measure, value, typical, distance, and all that in words: reason.
     """
-    good, found = done(rows), []
+    good, found = done(rows.select("fixed", "moving", *COLUMNS)), []
     for column, title, bad in _JUDGED:
         for role in ("fixed", "moving"):
             known = good.filter(pl.col(column).is_finite())

@@ -23,7 +23,8 @@ def pair_matrix(rows: pl.DataFrame) -> tuple[np.ndarray, list[str]] | None:
     than the best do. None if too few of the pairs were registered, or there are too many subjects.
     """
     measure = main_measure(rows)
-    good = done(rows).filter(pl.col(measure).is_finite())
+    pairs = rows.select("status", "fixed", "moving", measure)
+    good = done(pairs).filter(pl.col(measure).is_finite())
     names = sorted({*good["fixed"], *good["moving"]})
     count = len(names)
     if not 3 <= count <= _MOST_IN_MATRIX or len(good) < _LEAST_KNOWN * count * (count - 1):

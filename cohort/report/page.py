@@ -16,19 +16,23 @@ from cohort.data.storage import storage_error, write_atomic
 from cohort.data.store import CohortStore
 from cohort.engine.events import pairs_per_hour
 from cohort.engine.regenerate import regenerate_pair
-from cohort.engine.results import read_rows, summarise
+from cohort.engine.results import SUMMARISED, read_rows, summarise
 from cohort.engine.spec import RunSpec
 from cohort.engine.workbench import Workbench
 from cohort.errors import CohortError, UsageError
-from cohort.report import content, layout, tables
+from cohort.report import content, layout, outliers, tables
 from cohort.report.effort import spent_plot, throughput_plot
 from cohort.report.figures import MOST_STRUCTURES, mosaic, structure_plot
-from cohort.report.outliers import outliers
 from cohort.report.overview import matrix_plot, pair_matrix
 from cohort.report.views import View, pair_views
 from triton_reg import __version__
 
 WORST_PAIRS = 10
+# what the page is made of; a row has many times as much
+_SHOWN = (
+    *(SUMMARISED + content.COLUMNS + outliers.COLUMNS),
+    *("dice", "dice_structures_before", "worker", "finished_at"),
+)
 
 Progress = Callable[[int, int], None]
 """Called with the number of mosaics that are done, and of all."""
@@ -80,7 +84,7 @@ def write_report(
     run_dir = Path(run_dir)
     spec, cohort = _facts(run_dir, store_path)
     digest = _inputs_digest(run_dir, cohort, trust_code)
-    rows = read_rows(run_dir)
+    rows = read_rows(run_dir, _SHOWN)
     pictures = {}
     if not cohort.missing:
         pairs = tables.worst_pairs(rows, WORST_PAIRS).select("fixed", "moving").rows()
@@ -164,7 +168,7 @@ def _of_rows(rows: pl.DataFrame, names: dict[int, str]) -> dict[str, Any]:
         "subjects": layout.subjects(rows),
         "worst_by": title,
         "matrix": matrix_plot(*matrix, title) if matrix else "",
-        "outliers": layout.outliers(outliers(rows)),
+        "outliers": layout.outliers(outliers.outliers(rows)),
         "failures": layout.failures(rows),
     }
 

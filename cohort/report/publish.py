@@ -10,9 +10,13 @@ import polars as pl
 
 from cohort.data.storage import storage_error, write_atomic
 
+_MOST_READ = 1000  # rows
+
 
 def write_tables(folder: Path, tables: Mapping[str, pl.DataFrame]) -> list[Path]:
     """Write each table as ``NAME.csv``, ``NAME.parquet`` and ``NAME.md``; returns their paths.
+
+    Markdown is for people: of a long table it has the first 1,000 rows, and says so.
 
     Raises:
         StorageError: ``E_STORAGE`` if the file system refuses.
@@ -24,10 +28,16 @@ def write_tables(folder: Path, tables: Mapping[str, pl.DataFrame]) -> list[Path]
         contents = {
             "csv": table.write_csv().encode(),
             "parquet": parquet.getvalue(),
-            "md": markdown(table.columns, table.rows()).encode(),
+            "md": _head_in_markdown(name, table).encode(),
         }
         paths += [write_file(folder / f"{name}.{kind}", one) for kind, one in contents.items()]
     return paths
+
+
+def _head_in_markdown(name: str, table: pl.DataFrame) -> str:
+    text = markdown(table.columns, table.head(_MOST_READ).rows())
+    left_out = len(table) - _MOST_READ
+    return f"{text}\n{left_out:,} more rows are in {name}.csv\n" if left_out > 0 else text
 
 
 def write_file(path: Path, content: bytes) -> Path:

@@ -55,7 +55,8 @@ def structure_table(rows: pl.DataFrame, names: dict[int, str]) -> pl.DataFrame:
 
 def _by_structure(rows: pl.DataFrame, column: str) -> pl.DataFrame:
     """One row per pair and structure: ``structure``, ``value``."""
-    entries = done(rows).select(pl.col(column).cast(_SCORES).alias("entry"))
+    scores = done(rows.select("status", column))
+    entries = scores.select(pl.col(column).cast(_SCORES).alias("entry"))
     field = pl.col("entry").struct.field
     scores = entries.explode("entry").drop_nulls()
     table = scores.select(field("key").alias("structure"), field("value").alias("value"))
@@ -93,9 +94,11 @@ def worst_pairs(rows: pl.DataFrame, n: int = 10) -> pl.DataFrame:
     Their ``dice`` is a list of ``{"key": structure, "value": Dice}``.
     """
     measure = main_measure(rows)
-    scored = done(rows).filter(pl.col(measure).is_finite())
+    # without the scores of structures, which are many times as large as all else
+    judged = done(rows.select("status", "fixed", "moving", measure).with_row_index())
+    scored = judged.filter(pl.col(measure).is_finite())
     worst = scored.sort(measure, "fixed", "moving").head(n)
-    return worst.with_columns(pl.col("dice").cast(_SCORES))
+    return rows[worst["index"]].with_columns(pl.col("dice").cast(_SCORES))
 
 
 def failure_table(rows: pl.DataFrame) -> pl.DataFrame:
