@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cohort.engine.pairs import select_pairs
+from cohort.engine.pairs import _parsed_pairs, select_pairs
 from cohort.errors import UsageError
 
 SUBJECTS = ("a", "b", "c", "d")
@@ -57,6 +57,23 @@ def test_a_csv_gives_its_pairs(tmp_path: Path) -> None:
     # a mark of the byte order, another column and an empty line, as spreadsheets leave them
     path = csv_file(tmp_path, "\ufefffixed,note,moving\nd,x,a\n\na,y,d\n")
     assert named(path) == ["ad", "da"]
+
+
+def test_a_csv_is_read_row_by_row() -> None:
+    class Rows:
+        def __init__(self) -> None:
+            self.line_num = 0
+            self.rows = [["fixed", "moving"], ["a", "b"], ["a", "a"]]
+
+        def __iter__(self) -> "Rows":
+            return self
+
+        def __next__(self) -> list[str]:
+            self.line_num += 1
+            return self.rows.pop(0)  # IndexError if the whole table is read before its pairs are
+
+    with pytest.raises(UsageError, match=r"pairs\.csv line 3 has a subject with itself: a, a"):
+        _parsed_pairs(Path("pairs.csv"), Rows(), {"a": 0, "b": 1})
 
 
 @pytest.mark.parametrize(

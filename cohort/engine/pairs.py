@@ -3,6 +3,7 @@
 import csv
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,7 @@ DESIGNS = (
     "all, unordered, atlas:SUBJECT|FILE, to:SUBJECT|FILE, random:K, regular:K, knn:K,"
     " between:PATTERN,PATTERN or FILE.csv"
 )
+_ROLES = ("fixed", "moving")
 
 
 def select_pairs(design: str, subject_ids: tuple[str, ...], seed: int) -> PairSet:
@@ -128,22 +130,38 @@ def _degree(argument: str, count: int, kind: str) -> int:
 def _read_pairs(path: Path, indices: dict[str, int]) -> np.ndarray:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, strict=True)
-            columns = reader.fieldnames or ()
-            rows = [(reader.line_num, row) for row in reader]
+            return _parsed_pairs(path, csv.reader(file, strict=True), indices)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UsageError("E_PAIRS", f"{path} cannot be read as CSV: {error}") from None
-    if not rows or not {"fixed", "moving"} <= set(columns):
-        found = f"{', '.join(columns) or 'no columns'} and {len(rows)} rows"
+
+
+def _parsed_pairs(path: Path, rows: Any, indices: dict[str, int]) -> np.ndarray:
+    """Pairs of a `csv.reader`, row by row: a million rows at once would be a gigabyte."""
+    columns = next(rows, [])
+    places = {name: place for place, name in enumerate(columns)}
+    is_table = {"fixed", "moving"} <= places.keys()
+    pairs: dict[int, None] = {}  # fixed * N + moving
+    for row in filter(None, rows) if is_table else ():
+        cells = [row[places[role]] if places[role] < len(row) else "" for role in _ROLES]
+        fixed, moving = indices.get(cells[0]), indices.get(cells[1])
+        if fixed is None or moving is None or fixed == moving:
+            raise _fault(f"{path} line {rows.line_num}", cells, indices)
+        code = fixed * len(indices) + moving
+        if code in pairs:
+            raise _fault(f"{path} line {rows.line_num}", cells, indices)
+        pairs[code] = None
+    if not pairs:
+        count = sum(1 for _ in filter(None, rows))
+        found = f"{', '.join(columns) or 'no columns'} and {count} rows"
         raise UsageError(
             "E_PAIRS", f"{path} needs the columns fixed,moving and a pair a row; found {found}"
         )
-    pairs: dict[tuple[int, int], None] = {}
-    for line, row in rows:
-        where = f"{path} line {line}"
-        fixed, moving = (_index_of(row[role] or "", indices, where) for role in ("fixed", "moving"))
-        if fixed == moving or (fixed, moving) in pairs:
-            fault = "a subject with itself" if fixed == moving else "a pair for the second time"
-            raise UsageError("E_PAIRS", f"{where} has {fault}: {row['fixed']}, {row['moving']}")
-        pairs[fixed, moving] = None
-    return np.array(list(pairs))
+    return np.stack(np.divmod(np.fromiter(pairs, np.int64, len(pairs)), len(indices)), axis=1)
+
+
+def _fault(where: str, cells: list[str], indices: dict[str, int]) -> UsageError:
+    """What is wrong with a row that is no new pair of two subjects."""
+    for cell in cells:
+        _index_of(cell, indices, where)
+    fault = "a subject with itself" if cells[0] == cells[1] else "a pair for the second time"
+    return UsageError("E_PAIRS", f"{where} has {fault}: {', '.join(cells)}")
