@@ -70,6 +70,20 @@ def test_a_store_that_is_not_what_it_was_is_told(
     assert "E_CORRUPT" in shown.out
 
 
+def test_records_are_looked_up_all_at_once(
+    cohort: Cohort, run_dir: Path, store: CohortStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def alone(store: CohortStore, subject_id: str) -> str:
+        raise AssertionError(f"{subject_id} is looked up alone")
+
+    monkeypatch.setattr(CohortStore, "subject_digest", alone)
+    assert cohort("verify", run_dir).code == 0
+    (store.path / "subjects" / "sub-01" / "commit.json").write_bytes(b"{}")
+    shown = cohort("verify", run_dir)
+    assert shown.code == 1
+    assert "sub-01" in shown.out
+
+
 def test_failed_pairs_are_tried_again_on_request(
     cohort: Cohort, tmp_path: Path, store: CohortStore
 ) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cohort.data.inventory import Inventory
 from cohort.data.places import Where
 from cohort.data.storage import storage_error
 from cohort.data.store import CohortStore
@@ -193,13 +194,22 @@ def _store(run_dir: Path, spec: RunSpec, where: Where, *, deep: bool) -> Iterato
     except UsageError as error:
         yield Finding(error.code, str(where), error.message)
         return
+    inventory = store.inventory()  # many records at a time, where a place takes that well
     for subject_id, digest in zip(spec.subject_ids, spec.subject_digests, strict=True):
         own = atlas if atlas and subject_id == spec.atlas else store
         try:
-            if own.subject_digest(subject_id) != digest:
+            found = None if own is atlas else _digest_in(inventory, subject_id)
+            if (found or own.subject_digest(subject_id)) != digest:
                 sentence = f"{subject_id} is no longer what it was when the run was planned"
                 yield Finding("E_CHANGED", str(own.where), sentence)
             elif deep:
                 own.read(subject_id)
         except SubjectError as error:
             yield Finding(error.code, str(own.where), error.message)
+
+
+def _digest_in(inventory: Inventory, subject_id: str) -> str | None:
+    """A subject's digest; None if it is not there. Raises why its record cannot be read."""
+    if subject_id in inventory.unreadable:
+        raise inventory.unreadable[subject_id]
+    return inventory.subject_digests.get(subject_id)
