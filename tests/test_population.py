@@ -14,7 +14,7 @@ import torch
 from command_line import Cohort
 from helpers import drawn_texts, tiny_cohort
 from small_run import planned
-from written_runs import spec_of
+from written_runs import spec_of, write_run
 
 from cohort.data.store import CohortStore, Subject
 from cohort.engine.opening import Opening
@@ -23,6 +23,7 @@ from cohort.engine.team import Team
 from cohort.errors import UsageError
 from cohort.report import population as population_page
 from cohort.report.population_figures import Marked, plane_plot
+from cohort.studies import population
 from cohort.studies.population import PopulationSettings, analyse
 from cohort.studies.population_distances import distances_of
 from cohort.studies.population_outliers import rank_outliers
@@ -375,3 +376,19 @@ def test_subjects_that_are_called_by_numbers_keep_their_names(tmp_path: Path) ->
     table.write_text("subject,nearest,reason,x\n001,002,,0.5\n002,001,,1\n")
     read = population_page._table(table, "subject", "nearest", "reason")
     assert read["subject"].to_list() == ["001", "002"]
+
+
+def test_no_scores_of_structures_are_read(tmp_path: Path, monkeypatch) -> None:
+    class Read(Exception):
+        pass
+
+    def noted(run_dir: Path, columns: tuple[str, ...] | None = None) -> None:
+        assert columns is not None
+        assert {"status", "ncc", "ice_mm", "displacement_rms_mm", "dice_mean"} <= set(columns)
+        assert "dice" not in columns
+        raise Read
+
+    run_dir = write_run(tmp_path / "run", lambda index: 0.5)
+    monkeypatch.setattr(population, "read_rows", noted)
+    with pytest.raises(Read):
+        analyse(Opening(run_dir=run_dir, store="nowhere"), tmp_path / "out", PopulationSettings())

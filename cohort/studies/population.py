@@ -13,8 +13,14 @@ from cohort.engine.opening import Opening
 from cohort.engine.results import read_rows
 from cohort.engine.spec import RunSpec
 from cohort.errors import UsageError
-from cohort.studies.population_distances import Distances, Kind, distances_of, symmetric_mean
-from cohort.studies.population_outliers import Outliers, rank_outliers
+from cohort.studies.population_distances import (
+    COLUMNS,
+    Distances,
+    Kind,
+    distances_of,
+    symmetric_mean,
+)
+from cohort.studies.population_outliers import JUDGED, Outliers, rank_outliers
 from cohort.studies.population_structure import (
     Clusters,
     Embedding,
@@ -25,6 +31,8 @@ from cohort.studies.population_structure import (
 from cohort.studies.population_triangles import Progress, TriangleSample, measure_triangles
 
 BLOCKS = "triangles"  # folder of finished blocks
+# of a row, what distances and outliers are judged by; scores of structures are many times as much
+_READ = ("status", *COLUMNS, *(column for column, _, _ in JUDGED))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +98,7 @@ def analyse(
     """
     if settings.triangles < 0:
         raise UsageError("E_POPULATION", f"--triangles {settings.triangles}: need 0 or more")
-    spec, rows = RunSpec.load(opening.run_dir), read_rows(opening.run_dir)
+    spec, rows = RunSpec.load(opening.run_dir), read_rows(opening.run_dir, _READ)
     distances = distances_of(rows, spec, settings.distance)
     groups = clusters(distances.matrix, settings.clusters)
     good = rows.filter(pl.col("status") == "ok")

@@ -20,6 +20,7 @@ _COLUMNS = {
     "ncc": (("ncc", "1 - NCC", True),),
     "dice": (("dice_mean", "1 - Dice", True),),
 }  # fmt: skip
+COLUMNS = tuple(column for columns in _COLUMNS.values() for column, _, _ in columns)
 
 
 @dataclass(frozen=True, eq=False)
