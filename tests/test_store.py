@@ -8,6 +8,7 @@ import zarr
 from small_cohort import GRID, half_written, labels, volume
 
 from cohort.data.geometry import Grid
+from cohort.data.inventory import Inventory
 from cohort.data.store import CohortStore, Subject
 from cohort.errors import StorageError, SubjectError, UsageError
 
@@ -176,3 +177,16 @@ def test_arrays_that_do_not_fit_the_grid_are_refused(store, fields, message):
     with pytest.raises(ValueError, match=message):
         store.commit(replace(_subject("b"), **fields), {})
     assert store.subject_ids == ("a",)
+
+
+def test_an_inventory_keeps_no_more_of_a_record_than_its_arrays(store, monkeypatch):
+    given = {}
+
+    def noted(grid, found, planned):
+        given.update(found)
+        return of(grid, found, planned)
+
+    of = Inventory.of
+    monkeypatch.setattr(Inventory, "of", noted)
+    assert store.inventory().subject_digests == {"a": store.subject_digest("a")}
+    assert given == {"a": store.record("a")["arrays"]}

@@ -34,18 +34,18 @@ class Inventory:
     def of(
         cls,
         grid: Grid,
-        records: Mapping[str, dict[str, Any] | SubjectError],
+        found: Mapping[str, dict[str, Any] | SubjectError],
         planned: Mapping[str, str],
     ) -> "Inventory":
-        """From the records, or why there is none, by sorted subject id.
+        """From what records say of arrays, or why there is none, by sorted subject id.
 
         planned: digests that stand for those of records that cannot be read.
         """
-        arrays = {name: one["arrays"] for name, one in records.items() if isinstance(one, dict)}
-        unreadable = {name: one for name, one in records.items() if not isinstance(one, dict)}
+        arrays = {name: one for name, one in found.items() if isinstance(one, dict)}
+        unreadable = {name: one for name, one in found.items() if not isinstance(one, dict)}
         digests = {
             name: digest_of(arrays[name]) if name in arrays else planned.get(name, UNREADABLE)
-            for name in records
+            for name in found
         }
         return cls(
             digests,

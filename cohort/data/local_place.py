@@ -111,11 +111,13 @@ class LocalPlace:
 
     def record(self, subject_id: str) -> bytes | None:
         """The content of ``commit.json``."""
-        if self._is_committed(subject_id):
+        try:
             return self.read(commit_key(subject_id))
-        if not self._subjects.is_dir():
-            raise StorageError("E_STORAGE", f"{self.where} is gone; is it still mounted?")
-        return None
+        except (FileNotFoundError, NotADirectoryError):
+            if not self._subjects.is_dir():
+                gone = f"{self.where} is gone; is it still mounted?"
+                raise StorageError("E_STORAGE", gone) from None
+            return None
 
     def array(self, subject_id: str, record: Mapping[str, Any], name: str) -> str:
         """The folder of an array, in which all its files are."""

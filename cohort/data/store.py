@@ -132,8 +132,8 @@ class CohortStore:
         that knows them can go on with the others.
         """
         names = self.subject_ids
-        records = self._each(self._record_or_fault, names)
-        return Inventory.of(self.grid, dict(zip(names, records, strict=True)), planned or {})
+        arrays = self.each(self._arrays_or_fault, names)
+        return Inventory.of(self.grid, dict(zip(names, arrays, strict=True)), planned or {})
 
     def subject_digest(self, subject_id: str) -> str:
         """sha256 of a subject's decoded content, from its record; arrays are not read."""
@@ -149,16 +149,17 @@ class CohortStore:
                 raise SubjectError("E_UNKNOWN_SUBJECT", said)
             return parse_record(content)
 
-    def _each(self, work: Callable[[str], Result], names: Sequence[str]) -> list[Result]:
+    def each(self, work: Callable[[str], Result], names: Sequence[str]) -> list[Result]:
         """``work`` of each name, of as many at once as the place takes well."""
         if self.place.readers == 1:
             return [work(name) for name in names]
         with ThreadPoolExecutor(self.place.readers) as readers:
             return list(readers.map(work, names))
 
-    def _record_or_fault(self, subject_id: str) -> dict[str, Any] | SubjectError:
+    def _arrays_or_fault(self, subject_id: str) -> dict[str, Any] | SubjectError:
+        """What a record says of its arrays: of 50,000 subjects all else is 0.4 GB."""
         try:
-            return self.record(subject_id)
+            return self.record(subject_id)["arrays"]
         except SubjectError as error:
             return error
 
@@ -173,7 +174,7 @@ class CohortStore:
                 return read_array(source, name, record["arrays"][name], self.grid)
 
         names = list(record["arrays"])
-        found = zip(names, self._each(array, names), strict=True)
+        found = zip(names, self.each(array, names), strict=True)
         return Subject(subject_id, **{ARRAYS[name].field: values for name, values in found})
 
     def commit(self, subject: Subject, provenance: dict[str, Any]) -> None:

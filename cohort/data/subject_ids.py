@@ -17,17 +17,22 @@ _SHOWN = 60
 
 def id_fault(subject_id: str) -> str | None:
     """What is wrong with a subject id, as a sentence, or None."""
-    shown = repr(subject_id[:_SHOWN]) + ("..." if len(subject_id) > _SHOWN else "")
     if not _PATTERN.fullmatch(subject_id):
         return (
-            f"subject id {shown} ({len(subject_id)} characters): need 1 to 128 letters, digits, "
-            "dots, underscores or dashes, the first a letter or digit"
+            f"subject id {_shown(subject_id)} ({len(subject_id)} characters): need 1 to 128 "
+            "letters, digits, dots, underscores or dashes, the first a letter or digit"
         )
     if subject_id.endswith("."):
-        return f"subject id {shown} ends with a dot, which some file systems drop"
+        return f"subject id {_shown(subject_id)} ends with a dot, which some file systems drop"
     if subject_id.split(".")[0].lower() in _DEVICES:
-        return f"subject id {shown} is the name of a device on Windows; need another name"
+        return (
+            f"subject id {_shown(subject_id)} is the name of a device on Windows; need another name"
+        )
     return None
+
+
+def _shown(subject_id: str) -> str:
+    return repr(subject_id[:_SHOWN]) + ("..." if len(subject_id) > _SHOWN else "")
 
 
 def check_subject_id(subject_id: str) -> None:
