@@ -1,5 +1,6 @@
 """What a plan says of a run: from a trial, for any number of workers, and what cannot fit."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,10 +13,12 @@ from small_run import QUICK, damage
 from cohort.commands.planning import estimates_of, is_worth_a_trial
 from cohort.data.ingest import IngestSettings, ingest
 from cohort.data.store import CohortStore
+from cohort.engine import nearest
 from cohort.engine.calibrate import calibrate
 from cohort.engine.choices import PlanSettings
 from cohort.engine.estimate import estimate
 from cohort.engine.measured import Measured
+from cohort.engine.nearest import nearest_pairs
 from cohort.engine.pairs import select_pairs
 from cohort.engine.plan import open_run
 from cohort.engine.run import RunReport
@@ -124,6 +127,24 @@ def test_what_cannot_be_planned_is_refused_before_a_trial(
     shown = cohort("plan", store.path, tmp_path, *options.split())
     assert shown.code == 2
     assert f"{code}: " in shown.err
+
+
+def test_nearest_subjects_are_read_together_a_few_at_a_time(
+    store: CohortStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, each = [], CohortStore.each
+
+    def noted(store: CohortStore, work: Callable, names: Sequence[str]) -> list:
+        asked.append(tuple(names))
+        return each(store, work, names)
+
+    whole = nearest_pairs(store, 2).pairs
+    monkeypatch.setattr(CohortStore, "each", noted)
+    monkeypatch.setattr(nearest, "_AT_ONCE", 2)
+    assert nearest_pairs(store, 2).pairs.tolist() == whole.tolist()
+    blocks = [names for names in asked if set(names) <= set(store.subject_ids)]
+    assert sum(map(len, blocks)) == len(store.subject_ids)
+    assert max(map(len, blocks)) == 2
 
 
 def test_short_runs_and_runs_with_a_tile_size_are_not_tried(

@@ -61,7 +61,8 @@ def plan(
     if trial:
         settings = with_trial(run_dir, opened, settings, team, quiet=json)
     is_new = not (run_dir / "run.json").exists()
-    spec = open_run(run_dir, opened, settings)
+    with terminal.waiting("planning", quiet=json):
+        spec = open_run(run_dir, opened, settings)
     try:
         estimates = estimates_of(run_dir, spec, team.size) if spec.measured else []
     except UsageError:
@@ -103,7 +104,8 @@ def register(
     settings = pairing.planned(choice, device, max(team.size, 1))
     if team.scheduler is None and is_worth_a_trial(opened, settings):
         settings = with_trial(run_dir, opened, settings, team, quiet=json)
-    spec = open_run(run_dir, opened, settings)
+    with terminal.waiting("planning", quiet=json):
+        spec = open_run(run_dir, opened, settings)
     team = on_cards(team, spec.device, crew.workers).no_more_than(spec.n_tiles)
     with terminal.progress_bar("registering", quiet=json) as update:
 
