@@ -133,7 +133,8 @@ def render_page(
     `work` pictures of the throughput over time, and of where the time went.
     """
     summary = summarise(rows)
-    worst = [_worst(row, cohort, pictures) for row in _worst_rows(rows)]
+    worst_rows = tables.worst_pairs(rows, WORST_PAIRS).to_dicts()
+    worst = [_worst(row, cohort, pictures) for row in worst_rows]
     return (
         environment()
         .get_template("page.html.jinja")
@@ -171,10 +172,6 @@ def _of_rows(rows: pl.DataFrame, names: dict[int, str]) -> dict[str, Any]:
         "outliers": layout.outliers(outliers.outliers(rows)),
         "failures": layout.failures(rows),
     }
-
-
-def _worst_rows(rows: pl.DataFrame) -> list[dict[str, Any]]:
-    return tables.worst_pairs(rows, WORST_PAIRS).to_dicts()
 
 
 def _worst(
