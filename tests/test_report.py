@@ -314,11 +314,11 @@ def test_a_long_list_of_structures_is_plotted_in_part_and_listed_in_full():
 
 
 def test_of_very_many_subjects_the_page_shows_those_that_register_worst(monkeypatch):
-    monkeypatch.setattr(layout, "MOST_SUBJECTS", 2)
+    monkeypatch.setattr(layout, "MOST_ROWS", 2)
     refused = {f"bad-{name}": {"code": "E_NDIM", "message": "x", "source": "f"} for name in "xyz"}
     shown = layout.subjects(_frame(_rows()))
     assert len(shown.rows) == 2
-    assert shown.caption.endswith("; 1 that register better are in tables/")
+    assert shown.caption.endswith("; 1 more are in the tables beside this page")
     shown = layout.quarantine(refused)
     assert [row[0] for row in shown.rows] == ["bad-x", "bad-y"]
     assert shown.caption.endswith("; 1 more, which `cohort info --json` lists")

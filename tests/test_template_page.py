@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import polars as pl
 import pytest
 import yaml
 from helpers import PROJECT, tiny_cohort
@@ -12,7 +14,9 @@ from small_run import QUICK, damage
 
 from cohort.config.atlas import AtlasSettings
 from cohort.errors import StorageError
+from cohort.report.fusion import dice_plot
 from cohort.report.template import write_template_page
+from cohort.report.template_figures import fit_plot
 from cohort.studies.atlas.build import build_template
 from cohort.studies.atlas.one_pass import Build
 
@@ -66,3 +70,10 @@ def test_the_script_makes_a_template(tmp_path: Path) -> None:
     assert "pass 2: drift" in shown
     assert (tmp_path / "out" / "index.html").exists()
     assert (tmp_path / "out" / "tpl-template" / "tpl-template_dseg.nii.gz").exists()
+
+
+def test_tens_of_thousands_of_subjects_are_a_picture_that_opens() -> None:
+    likeness = np.linspace(0.5, 0.9, 20_000).tolist()
+    assert len(fit_plot([0.0] * 20_000, likeness, 3.0)) < 300_000
+    fused = pl.DataFrame(dict.fromkeys(("likest_dice", "best_dice", "fused"), likeness))
+    assert len(dice_plot(fused)) < 300_000

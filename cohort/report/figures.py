@@ -22,6 +22,7 @@ from cohort.engine.regenerate import PairImages
 BEFORE = "#8a8a8a"
 AFTER = "#1f5f9e"
 MOST_STRUCTURES = 40
+MOST_DRAWN = 2000  # points as shapes of their own; more are pixels, or a page is megabytes of them
 _LONGEST_NAME = 40  # letters of a structure
 _LONGEST_BESIDE_MATRIX = 24  # letters of a subject; more leave the matrix and its titles no room
 PIXELS_PER_VOXEL = 3  # of the outlines

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
 
-from cohort.report.figures import AFTER, BEFORE, figure_style, svg
+from cohort.report.figures import AFTER, BEFORE, MOST_DRAWN, figure_style, svg
 from cohort.report.layout import Column, laid_out
 from cohort.report.page import environment
 from cohort.report.publish import write_file
@@ -64,10 +64,15 @@ def dice_plot(table: pl.DataFrame) -> str:
     with figure_style():
         figure = Figure(figsize=(8.4, 2.8), layout="constrained")
         axes = figure.add_subplot()
-        axes.vlines(places, likest, fused, color=BEFORE, linewidth=0.6, alpha=0.6)
-        axes.plot(places, likest, "o", color=BEFORE, markersize=4, label="likest atlas alone")
-        axes.plot(places, best, "_", color=BEFORE, markersize=8, label="best atlas, in hindsight")
-        axes.plot(places, fused, "o", color=AFTER, markersize=4.5, label="fused")
+        many: dict[str, Any] = {"rasterized": len(places) > MOST_DRAWN}
+        axes.vlines(places, likest, fused, color=BEFORE, linewidth=0.6, alpha=0.6, **many)
+        axes.plot(
+            places, likest, "o", color=BEFORE, markersize=4, label="likest atlas alone", **many
+        )
+        axes.plot(
+            places, best, "_", color=BEFORE, markersize=8, label="best atlas, in hindsight", **many
+        )
+        axes.plot(places, fused, "o", color=AFTER, markersize=4.5, label="fused", **many)
         axes.set(xlabel="targets, in this order", ylabel="Dice", xticks=[])
         figure.legend(loc="outside upper left", ncols=3, frameon=False, fontsize=8.5)
         return svg(figure)

@@ -10,7 +10,7 @@ import polars as pl
 from cohort.report import tables
 
 MOST_FAILURES = 50
-MOST_SUBJECTS = 1000  # of a page that opens and is sorted at once
+MOST_ROWS = 1000  # of a page that opens and is sorted at once
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,14 @@ _STRUCTURE_COLUMNS = (
 
 
 def laid_out(frame: pl.DataFrame, columns: tuple[Column, ...], caption: str) -> Table:
-    """A frame as a table of these columns."""
-    return Table(caption, columns, frame.select([column.name for column in columns]).rows())
+    """A frame, the most conspicuous rows first, as a table of these columns.
+
+    Of very many rows the first 1,000, and the caption says so: all are in files beside the page.
+    """
+    beyond = len(frame) - MOST_ROWS
+    more = f"; {beyond:,} more are in the tables beside this page" if beyond > 0 else ""
+    shown = frame.select([column.name for column in columns]).head(MOST_ROWS)
+    return Table(caption + more, columns, shown.rows())
 
 
 def structures(frame: pl.DataFrame) -> Table:
@@ -67,10 +73,7 @@ def subjects(rows: pl.DataFrame) -> Table:
         Column("failed", "Failed pairs", 0),
     )
     frame = tables.subject_table(rows, measure)
-    left_out = len(frame) - MOST_SUBJECTS
-    beside = f"; {left_out:,} that register better are in tables/" if left_out > 0 else ""
-    caption = f"Mean {title} after registration per subject{beside}"
-    return laid_out(frame.head(MOST_SUBJECTS), columns, caption)
+    return laid_out(frame, columns, f"Mean {title} after registration per subject")
 
 
 def outliers(frame: pl.DataFrame) -> Table:
@@ -115,9 +118,9 @@ def quarantine(entries: dict[str, dict[str, Any]]) -> Table:
             str(entry.get("message")),
             _source(entry.get("source")),
         )
-        for subject_id, entry in islice(entries.items(), MOST_SUBJECTS)
+        for subject_id, entry in islice(entries.items(), MOST_ROWS)
     ]
-    beyond = len(entries) - MOST_SUBJECTS
+    beyond = len(entries) - MOST_ROWS
     more = f"; {beyond:,} more, which `cohort info --json` lists" if beyond > 0 else ""
     return Table(f"Subjects in quarantine{more}", columns, rows)
 

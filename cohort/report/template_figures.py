@@ -7,7 +7,17 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from cohort.report.figures import AFTER, BEFORE, PLANES, figure_style, outlines, png, svg, window
+from cohort.report.figures import (
+    AFTER,
+    BEFORE,
+    MOST_DRAWN,
+    PLANES,
+    figure_style,
+    outlines,
+    png,
+    svg,
+    window,
+)
 
 _WIDTH = 8.4  # inches
 _CURVES = (
@@ -76,10 +86,14 @@ def fit_plot(misfits: Sequence[float], likeness: Sequence[float], most: float) -
     with figure_style():
         figure = Figure(figsize=(_WIDTH, 2.2), layout="constrained")
         axes = figure.add_subplot()
-        axes.plot(places[~far], values[~far], "o", color=AFTER, markersize=4, label="subjects")
+        many: dict[str, Any] = {"rasterized": len(values) > MOST_DRAWN}
+        own: dict[str, Any] = {"color": AFTER, "markersize": 4, "label": "subjects"} | many
+        axes.plot(places[~far], values[~far], "o", **own)
         if far.any():
             name = f"more than {most:g} robust SD below the middle"
-            axes.plot(places[far], values[far], "D", color="#b3261e", markersize=5, label=name)
+            axes.plot(
+                places[far], values[far], "D", color="#b3261e", markersize=5, label=name, **many
+            )
         axes.axhline(float(np.median(values)), color=BEFORE, linewidth=1, linestyle=(0, (3, 2)))
         axes.set(xlabel="subjects, in this order", ylabel="NCC", xticks=[])
         figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=8.5)
