@@ -25,9 +25,10 @@ def check_command(
 ) -> None:
     """Look at every scan before work: warnings, the worst first, then one row a subject.
 
-    Of more than 500 subjects only those with a remark have a row. Nothing is written. Axes, voxels and mm are those of the files, ~ marks oblique ones. The column
-    side compares where the labels lie, left to right, with the cohort: 1 alike, -1 mirrored. Exit
-    code 1 says that ingest would quarantine a subject.
+    Of more than 500 subjects only those with a remark have a row. Nothing is written. Axes, voxels
+    and mm are those of the files, ~ marks oblique ones. The column side compares where the labels
+    lie, left to right, with the cohort: 1 alike, -1 mirrored. Exit code 1 says that ingest would
+    quarantine a subject.
     """
     choices = HeaderChoices.parse(parse_fixes(fix_headers), assume_orientation)
     with terminal.progress_bar("checking", quiet=json) as update:
