@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.live import Live
@@ -23,12 +23,6 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.text import Text
-
-if TYPE_CHECKING:
-    from cohort.data.ingest import IngestReport
-    from cohort.data.places import Where
-    from cohort.engine.results import Summary
-    from cohort.engine.run import RunReport
 
 _WATCH_S = 2.0
 _MOST_REFUSED = 100  # subjects in quarantine that are listed
@@ -145,43 +139,6 @@ def say_quarantine(quarantined: Mapping[str, Mapping[str, str]]) -> None:
             say(f"  and {len(quarantined) - _MOST_REFUSED:,} more, see --json")
 
 
-def say_ingest(store: "Where", report: "IngestReport") -> None:
-    """What became of the subjects of a source."""
-    grid = report.grid
-    rows: dict[str, object] = {
-        "grid": f"{_times(grid.shape)} voxels of {_times(grid.spacing_mm)} mm",
-        "ingested": len(report.ingested),
-        "unchanged": len(report.unchanged),
-        "quarantined": len(report.quarantined),
-        "seconds": f"{report.elapsed_s:.1f}",
-    }
-    cut = {name: share for name, share in report.outside.items() if share > 0}
-    if cut:
-        worst = max(cut, key=cut.__getitem__)
-        rows["outside the grid"] = (
-            f"labelled voxels of {len(cut)} subjects, at most {100 * cut[worst]:.2f} % ({worst})"
-        )
-    say_table(str(store), rows)
-    if report.unused:
-        say_list("not used", list(report.unused))
-    say_quarantine({
-        name: {"code": code, "message": message}
-        for name, (code, message) in report.quarantined.items()
-    })  # fmt: skip
-
-
-def say_run(run_dir: Path, report: "RunReport", summary: "Summary") -> None:
-    """What registering did, now and in all."""
-    rows: dict[str, object] = {}
-    if report.pairs:
-        rows["registered now"] = f"{report.pairs:,} pairs in {report.elapsed_s:.0f} s"
-    else:
-        rows["registered now"] = "nothing, all pairs were done"
-    if report.pairs_per_hour:
-        rows["throughput"] = f"{report.pairs_per_hour:,.0f} pairs per hour"
-    say_table(str(run_dir), {**rows, **summary_rows(summary)})
-
-
 def watch(title: str, look: Callable[[], tuple[Mapping[str, object], bool]]) -> None:
     """A table that is drawn anew in one place; ``look`` gives its rows, and whether to go on.
 
@@ -199,14 +156,6 @@ def watch(title: str, look: Callable[[], tuple[Mapping[str, object], bool]]) -> 
                 time.sleep(max(_WATCH_S, 5 * (time.monotonic() - start)))
 
 
-def say_report(page: Path, summary: "Summary", pairs_per_hour: float | None) -> None:
-    """The headline numbers and where the page is."""
-    rows = summary_rows(summary)
-    if pairs_per_hour:
-        rows["throughput"] = f"{pairs_per_hour:,.0f} pairs per hour"
-    say_table(str(page), rows)
-
-
 def say_comparison(
     page: Path, titles: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str]
 ) -> None:
@@ -218,33 +167,6 @@ def say_comparison(
     for sentence in notes:
         say(sentence)
     say(str(page))
-
-
-def summary_rows(summary: "Summary") -> dict[str, object]:
-    """The headline numbers of a run, those that were measured."""
-    rows: dict[str, object] = {"pairs": f"{summary.ok:,} ok, {summary.failed:,} failed"}
-    rows |= {f"failed with {code}": message for code, message in summary.reasons.items()}
-    for name, before, after, unit in (
-        ("mean Dice", summary.dice_before, summary.dice_mean, ""),
-        ("NCC", summary.ncc_before, summary.ncc, ""),
-        ("endpoint error", summary.epe_before_mm, summary.epe_mm, " mm"),
-        ("keypoint error", summary.tre_before_mm, summary.tre_mm, " mm"),
-    ):
-        if before is not None and after is not None:
-            rows[name] = f"{before:.3f}{unit} before, {after:.3f}{unit} after"
-    if summary.hd95_mm_mean is not None and summary.surface_dice_mean is not None:
-        rows["mean HD95"] = f"{summary.hd95_mm_mean:.3f} mm"
-        rows["surface Dice"] = f"{summary.surface_dice_mean:.3f} within 2 mm"
-    if summary.ice_mm is not None:
-        rows["there and back"] = f"{summary.ice_mm:.3f} mm"
-    if summary.folding is not None and summary.sdlogj is not None:
-        rows["folding"] = f"{100 * summary.folding:.4f} % of voxels"
-        rows["sd ln det J"] = f"{summary.sdlogj:.3f}"
-    return rows
-
-
-def _times(numbers: tuple[float, ...]) -> str:
-    return " x ".join(f"{number:g}" for number in numbers)
 
 
 def as_json(report: Any) -> dict[str, Any]:

@@ -31,7 +31,7 @@ ALLOWED = {
     },
     "cohort.endings": {"cohort.engine", "cohort.errors", "cohort.terminal"},
     "cohort.options": {"cohort.errors"},
-    "cohort.terminal": {"cohort.data", "cohort.engine", "cohort.errors"},
+    "cohort.terminal": set(),
     "cohort.studies": {
         "cohort.config", "cohort.data", "cohort.engine", "cohort.errors", "triton_reg",
     },

@@ -13,7 +13,7 @@ from helpers import drawn_texts
 from PIL import Image
 from written_runs import PAIRS, write_run
 
-from cohort.commands.status_text import apart_rows
+from cohort.commands.run_text import apart_rows
 from cohort.engine.regenerate import PairImages
 from cohort.report.outliers import outliers
 from cohort.report.overview import matrix_plot, pair_matrix

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from cohort import terminal
-from cohort.commands.status_text import apart_rows
+from cohort.commands.run_text import apart_rows, report_rows
 from cohort.engine.events import pairs_per_hour
 from cohort.engine.results import read_summary
 from cohort.errors import UsageError
@@ -61,7 +61,7 @@ def _report_one(run_dir: Path, store: str | None, trust_code: bool, json: bool) 
         document |= {"apart": apart.to_dicts()}
         terminal.say_json({**document, **terminal.as_json(summary)})
     else:
-        terminal.say_report(page, summary, rate)
+        terminal.say_table(str(page), report_rows(summary, rate))
         if len(apart):
             terminal.say_table("stand apart", apart_rows(apart))
 

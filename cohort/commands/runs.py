@@ -14,7 +14,7 @@ from cohort.commands.planning import (
     plan_rows,
     with_trial,
 )
-from cohort.commands.status_text import apart_rows
+from cohort.commands.run_text import apart_rows, run_rows
 from cohort.data.store import CohortStore
 from cohort.engine.cluster.workers import check_dashboard
 from cohort.engine.plan import open_run
@@ -124,7 +124,7 @@ def register(
     if json:
         terminal.say_json({**terminal.as_json(report), "summary": terminal.as_json(summary)})
     else:
-        terminal.say_run(run_dir, report, summary)
+        terminal.say_table(str(run_dir), run_rows(report, summary))
         if len(apart := outliers_of(run_dir)):
             terminal.say_table("stand apart", apart_rows(apart))
     raise typer.Exit(1 if summary.failed else 0)

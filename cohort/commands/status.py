@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from cohort import terminal
-from cohort.commands.status_text import status_rows
+from cohort.commands.run_text import status_rows
 from cohort.engine.progress import RunProgress, progress_of
 from cohort.errors import UsageError
 from cohort.options import Json, Run

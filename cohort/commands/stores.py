@@ -8,7 +8,7 @@ import typer
 from cohort import terminal
 from cohort.data.geometry import parse_grid
 from cohort.data.header_choices import parse_fixes
-from cohort.data.ingest import IngestEvent, ingest
+from cohort.data.ingest import IngestEvent, IngestReport, ingest
 from cohort.data.ingest_settings import IngestSettings, parse_degrees
 from cohort.data.store import CohortStore
 from cohort.data.synth import SynthSettings, synthesise_population
@@ -113,7 +113,13 @@ def ingest_command(
             "elapsed_s": report.elapsed_s,
         })  # fmt: skip
     else:
-        terminal.say_ingest(store, report)
+        terminal.say_table(store, _ingest_rows(report))
+        if report.unused:
+            terminal.say_list("not used", list(report.unused))
+        refused = report.quarantined.items()
+        terminal.say_quarantine({
+            name: {"code": code, "message": message} for name, (code, message) in refused
+        })  # fmt: skip
     raise typer.Exit(1 if report.quarantined else 0)
 
 
@@ -141,3 +147,26 @@ def info(store: Store, json: Json = False) -> None:
         if inventory.unreadable:
             terminal.say_list("unreadable", [str(one) for one in inventory.unreadable.values()])
         terminal.say_quarantine(quarantined)
+
+
+def _ingest_rows(report: IngestReport) -> dict[str, object]:
+    """What became of the subjects of a source."""
+    grid = report.grid
+    rows: dict[str, object] = {
+        "grid": f"{_times(grid.shape)} voxels of {_times(grid.spacing_mm)} mm",
+        "ingested": len(report.ingested),
+        "unchanged": len(report.unchanged),
+        "quarantined": len(report.quarantined),
+        "seconds": f"{report.elapsed_s:.1f}",
+    }
+    cut = {name: share for name, share in report.outside.items() if share > 0}
+    if cut:
+        worst = max(cut, key=cut.__getitem__)
+        rows["outside the grid"] = (
+            f"labelled voxels of {len(cut)} subjects, at most {100 * cut[worst]:.2f} % ({worst})"
+        )
+    return rows
+
+
+def _times(numbers: tuple[float, ...]) -> str:
+    return " x ".join(f"{number:g}" for number in numbers)
