@@ -18,7 +18,9 @@ from cohort.engine.results import SCHEMA, commit_part, read_rows
 from cohort.engine.spec import RunSpec
 from cohort.errors import UsageError
 from cohort.report import content, figures, layout, page, tables
-from cohort.report.page import Cohort, Picture, is_current, render_page, write_report
+from cohort.report.page import Cohort, is_current, render_page, write_report
+from cohort.report.pictures import Picture
+from cohort.report.structure_scores import StructureScores, structure_table
 from cohort.report.views import pair_views
 
 SUBJECTS = ("a", "b", "c")
@@ -53,12 +55,16 @@ def _row(fixed: str, moving: str, **values) -> dict:
     return row | values
 
 
-def _frame(rows: list[dict]) -> pl.DataFrame:
+def _table(rows: list[dict]) -> pa.Table:
     rows = [
         {name: list(v.items()) if isinstance(v, dict) else v for name, v in row.items()}
         for row in rows
     ]
-    frame = pl.from_arrow(pa.Table.from_pylist(rows, schema=SCHEMA))
+    return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+def _frame(rows: list[dict]) -> pl.DataFrame:
+    frame = pl.from_arrow(_table(rows))
     assert isinstance(frame, pl.DataFrame)
     return frame
 
@@ -97,10 +103,16 @@ def _spec(**values) -> RunSpec:
     return RunSpec.model_validate(facts | values)
 
 
-def _page(rows: list[dict], cohort: Cohort | None = None, pictures: dict | None = None) -> str:
-    return render_page(
-        "run-1", _spec(), _frame(rows), cohort or Cohort(NAMES), pictures or {}, 1800.0
-    )
+def _page(
+    rows: list[dict],
+    cohort: Cohort | None = None,
+    pictures: dict | None = None,
+    spec: RunSpec | None = None,
+) -> str:
+    cohort, frame = cohort or Cohort(NAMES), _frame(rows)
+    worst = tables.worst_pairs(frame).select("fixed", "moving").rows()
+    scores = StructureScores.of(_table(rows).select, cohort.names, worst)
+    return render_page("run-1", spec or _spec(), frame, scores, cohort, pictures or {}, 1800.0)
 
 
 def _rows() -> list[dict]:
@@ -156,7 +168,7 @@ def _plain(page: str) -> str:
 
 def test_structures_are_counted_and_averaged_over_the_pairs_that_have_them():
     rows = [_row("a", "b"), _row("a", "c", dice={1: 0.2}), _failed("b", "a", "E_X", None)]
-    table = tables.structure_table(_frame(rows), {1: "thalamus"})
+    table = structure_table(_table(rows).select, {1: "thalamus"})
     assert table["name"].to_list() == ["thalamus", "structure 2"]
     assert table["n"].to_list() == [2, 1]
     np.testing.assert_allclose(table["mean"], [(0.7 + 0.2) / 2, 0.9])
@@ -264,7 +276,7 @@ def test_a_run_without_labels_and_truth_has_neither_in_its_page():
 
 
 def test_one_pair_is_told_in_the_singular():
-    text = _plain(render_page("run-1", _spec(n_pairs=2), _frame(_rows()[:1]), Cohort(), {}))
+    text = _plain(_page(_rows()[:1], Cohort(), spec=_spec(n_pairs=2)))
     assert "The pair with the lowest Dice" in text
     assert "2 (all) in 1 tile" in text
     assert "1 tiles" not in text
@@ -283,7 +295,7 @@ def test_outlines_are_told_of_where_there_are_any(labels):
 
 def test_marks_of_a_perfect_structure_are_whole():
     scores = {"dice": {1: 1.0}, "dice_structures_before": {1: 1.0}}
-    table = tables.structure_table(_frame([_row("a", "b", **scores)]), NAMES)
+    table = structure_table(_table([_row("a", "b", **scores)]).select, NAMES)
     content = base64.b64decode(figures.structure_plot(table).partition(",")[2]).decode()
     assert "<use" in content
     assert not re.search(r"<g clip-path=[^>]*>\s*<use", content)
@@ -333,8 +345,8 @@ def test_a_page_is_made_without_the_columns_that_it_does_not_show(run_dir, monke
 
     monkeypatch.setattr(page, "read_rows", noted)
     write_report(run_dir)
-    assert {"dice", "ncc"} <= set(read)
-    assert not {"jaccard", "pair_key", "hd95_mm"} & set(read)
+    assert {"dice_mean", "ncc"} <= set(read)
+    assert not {"dice", "jaccard", "pair_key", "hd95_mm"} & set(read)  # scores by themselves
 
 
 def test_equal_results_give_equal_bytes():

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -172,12 +173,11 @@ def _in_words(measure: Measure, after: np.ndarray, before: np.ndarray | None) ->
     )
 
 
-def lowest_structures(row: dict[str, Any], names: dict[int, str], n: int = 3) -> str:
+def lowest_structures(scores: Mapping[int, float], names: dict[int, str], n: int = 3) -> str:
     """The structures of a pair that overlap least: ``left putamen 0.71, ...``."""
-    scores = sorted((entry["value"], entry["key"]) for entry in row["dice"] or [])
+    lowest = sorted((value, label) for label, value in scores.items())[:n]
     return ", ".join(
-        f"{names.get(label, f'structure {label}')} {number(value, 2)}"
-        for value, label in scores[:n]
+        f"{names.get(label, f'structure {label}')} {number(value, 2)}" for value, label in lowest
     )
 
 

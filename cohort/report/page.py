@@ -2,9 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +14,23 @@ from cohort.data.places import Where
 from cohort.data.storage import storage_error, write_atomic
 from cohort.data.store import CohortStore
 from cohort.engine.events import pairs_per_hour
-from cohort.engine.regenerate import regenerate_pair
-from cohort.engine.results import SUMMARISED, read_rows, summarise
+from cohort.engine.results import SUMMARISED, read_rows, read_table, summarise
 from cohort.engine.spec import RunSpec
-from cohort.engine.workbench import Workbench
-from cohort.errors import CohortError, UsageError
+from cohort.errors import CohortError
 from cohort.report import content, layout, outliers, tables
 from cohort.report.effort import spent_plot, throughput_plot
-from cohort.report.figures import MOST_STRUCTURES, mosaic, structure_plot
+from cohort.report.figures import MOST_STRUCTURES, structure_plot
 from cohort.report.overview import matrix_plot, pair_matrix
-from cohort.report.views import View, pair_views
+from cohort.report.pictures import Picture, Progress, pictures_of
+from cohort.report.structure_scores import StructureScores
 from triton_reg import __version__
 
 WORST_PAIRS = 10
 # what the page is made of; a row has many times as much
 _SHOWN = (
     *(SUMMARISED + content.COLUMNS + outliers.COLUMNS),
-    *("dice", "dice_structures_before", "worker", "finished_at"),
+    *("worker", "finished_at"),
 )
-
-Progress = Callable[[int, int], None]
-"""Called with the number of mosaics that are done, and of all."""
 
 
 @dataclass(frozen=True)
@@ -56,19 +51,6 @@ class Cohort:
             return cls(missing=error.message)
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A mosaic of a pair as a data URI and further views, or the reason why there are none.
-
-    It has outlines where the fixed subject has labels.
-    """
-
-    uri: str = ""
-    missing: str = ""
-    views: tuple[View, ...] = ()
-    has_outlines: bool = False
-
-
 def write_report(
     run_dir: Path,
     store_path: Where | None = None,
@@ -85,13 +67,14 @@ def write_report(
     spec, cohort = _facts(run_dir, store_path)
     digest = _inputs_digest(run_dir, cohort, trust_code)
     rows = read_rows(run_dir, _SHOWN)
+    worst = tables.worst_pairs(rows, WORST_PAIRS).select("fixed", "moving").rows()
+    scores = StructureScores.of(partial(read_table, run_dir), cohort.names, worst)
     pictures = {}
     if not cohort.missing:
-        pairs = tables.worst_pairs(rows, WORST_PAIRS).select("fixed", "moving").rows()
-        pictures = _pictures(run_dir, store_path, pairs, trust_code, progress)
+        pictures = pictures_of(run_dir, store_path, worst, trust_code, progress)
     rate, work = pairs_per_hour(run_dir), (throughput_plot(run_dir), spent_plot(run_dir))
     name = run_dir.resolve().name
-    page = render_page(name, spec, rows, cohort, pictures, rate, digest, work)
+    page = render_page(name, spec, rows, scores, cohort, pictures, rate, digest, work)
     path = _page_path(run_dir)
     try:
         path.parent.mkdir(exist_ok=True)
@@ -121,6 +104,7 @@ def render_page(
     name: str,
     spec: RunSpec,
     rows: pl.DataFrame,
+    scores: StructureScores,
     cohort: Cohort,
     pictures: dict[tuple[str, str], Picture],
     rate: float | None = None,
@@ -129,12 +113,13 @@ def render_page(
 ) -> str:
     """The page of a run called `name`, as HTML.
 
-    `pictures` by (fixed, moving); `rate` in pairs per hour; `digest` of all that the page shows;
-    `work` pictures of the throughput over time, and of where the time went.
+    `scores` has those of the worst pairs; `pictures` by (fixed, moving); `rate` in pairs per
+    hour; `digest` of all that the page shows; `work` pictures of the throughput over time, and of
+    where the time went.
     """
     summary = summarise(rows)
     worst_rows = tables.worst_pairs(rows, WORST_PAIRS).to_dicts()
-    worst = [_worst(row, cohort, pictures) for row in worst_rows]
+    worst = [_worst(row, scores, cohort, pictures) for row in worst_rows]
     return (
         environment()
         .get_template("page.html.jinja")
@@ -152,14 +137,14 @@ def render_page(
             spent=work[1],
             quarantine=layout.quarantine(cohort.quarantined),
             cohort=cohort,
-            **_of_rows(rows, cohort.names),
+            **_of_rows(rows, scores.table),
         )
     )
 
 
-def _of_rows(rows: pl.DataFrame, names: dict[int, str]) -> dict[str, Any]:
-    """The sections that rows alone decide."""
-    by_structure, matrix = tables.structure_table(rows, names), pair_matrix(rows)
+def _of_rows(rows: pl.DataFrame, by_structure: pl.DataFrame) -> dict[str, Any]:
+    """The sections that rows and the table of structures alone decide."""
+    matrix = pair_matrix(rows)
     title = content.title_of(tables.main_measure(rows))
     return {
         "distributions": content.distributions(rows),
@@ -175,15 +160,19 @@ def _of_rows(rows: pl.DataFrame, names: dict[int, str]) -> dict[str, Any]:
 
 
 def _worst(
-    row: dict[str, Any], cohort: Cohort, pictures: dict[tuple[str, str], Picture]
+    row: dict[str, Any],
+    scores: StructureScores,
+    cohort: Cohort,
+    pictures: dict[tuple[str, str], Picture],
 ) -> dict[str, Any]:
     """What the page shows of one of the worst pairs."""
+    pair = row["fixed"], row["moving"]
     return {
         "fixed": row["fixed"],
         "moving": row["moving"],
         "numbers": content.numbers_of(row),
-        "lowest": content.lowest_structures(row, cohort.names),
-        "picture": pictures.get((row["fixed"], row["moving"]), Picture()),
+        "lowest": content.lowest_structures(scores.pairs.get(pair, {}), cohort.names),
+        "picture": pictures.get(pair, Picture()),
     }
 
 
@@ -196,32 +185,6 @@ def _structure_names(settings: dict[str, Any]) -> dict[int, str]:
     """Label value -> name; what is no label value is left out."""
     entries = settings.get("structures") or {}
     return {int(label): str(name) for label, name in entries.items() if str(label).isdecimal()}
-
-
-def _pictures(
-    run_dir: Path,
-    store_path: Where | None,
-    pairs: list[tuple[Any, ...]],
-    trust_code: bool,
-    progress: Progress | None,
-) -> dict[tuple[str, str], Picture]:
-    """A mosaic of each pair; what keeps one from being made is told in its place."""
-    try:
-        workbench = Workbench.open(run_dir, store_path, trust_code=trust_code)
-    except UsageError as error:
-        return {pair: Picture(missing=error.message) for pair in pairs}
-    pictures = {}
-    for done, (fixed, moving) in enumerate(pairs, start=1):
-        try:
-            images = regenerate_pair(workbench, fixed, moving)
-            has_outlines = images.fixed_labels is not None
-            picture = Picture(mosaic(images), "", pair_views(images), has_outlines)
-        except CohortError as error:
-            picture = Picture(missing=error.message)
-        pictures[fixed, moving] = picture
-        if progress is not None:
-            progress(done, len(pairs))
-    return pictures
 
 
 def _page_path(run_dir: Path) -> Path:

@@ -1,6 +1,5 @@
 """What a run measured, a column a measure: what aggregation and comparison work on."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pyarrow as pa
 
 from cohort.engine.results import INCIDENTAL, SCHEMA, read_table
 from cohort.engine.spec import RunSpec
+from cohort.report.structure_scores import entries
 
 # measures are whatever the schema has of these two types, so that a new one needs nothing here
 _MEASURES = [
@@ -89,29 +89,16 @@ class RunValues:
     def structures(self, measure: str) -> pl.DataFrame:
         """A measure of structures: a column a label (``"17"``), a row a pair; null if absent."""
         column = self.scores[measure]
-        entries = list(_entries(column))
-        labels = np.unique(np.concatenate([np.unique(keys) for _, keys, _ in entries] or [[]]))
+        found = list(entries(column))
+        labels = np.unique(np.concatenate([np.unique(keys) for _, keys, _ in found] or [[]]))
         values = np.full((len(labels), len(column)), np.nan)
-        for rows, keys, items in entries:
+        for rows, keys, items in found:
             values[np.searchsorted(labels, keys), rows] = items
+        values[np.isinf(values)] = np.nan
         whole = np.array_equal(self.rows, np.arange(len(column)))
         chosen = values if whole else (one[self.rows] for one in values)
-        columns = (
-            pl.Series(str(int(label)), one) for label, one in zip(labels, chosen, strict=True)
-        )
-        return pl.DataFrame(list(columns)).select(pl.when(pl.all().is_finite()).then(pl.all()))
-
-
-def _entries(column: pa.ChunkedArray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Row, label and value of every entry of a map column, chunk by chunk."""
-    start = 0
-    for chunk in column.chunks:
-        offsets = chunk.offsets.to_numpy()
-        inside = slice(int(offsets[0]), int(offsets[-1]))
-        rows = np.repeat(np.arange(start, start + len(chunk)), np.diff(offsets))
-        yield (
-            rows,
-            chunk.keys.to_numpy()[inside],
-            chunk.items.to_numpy(zero_copy_only=False)[inside],
-        )
-        start += len(chunk)
+        # by itself and once: of a million pairs of a hundred structures, each copy is a gigabyte
+        return pl.DataFrame([
+            pl.Series(str(int(label)), one, nan_to_null=True)
+            for label, one in zip(labels, chosen, strict=True)
+        ])  # fmt: skip
