@@ -131,6 +131,18 @@ def test_where_no_subject_recurs_the_test_is_wilcoxons() -> None:
     assert found.effect_size == pytest.approx(values.mean() / values.std(ddof=1))
 
 
+@pytest.mark.parametrize("differing", [1, 2, 7])
+@pytest.mark.parametrize("step", [0.013, -0.01])
+def test_pairs_that_do_not_differ_say_nothing_in_signed_ranks(differing: int, step: float) -> None:
+    _, design = design_of(Case(42, "disjoint"))
+    values = np.zeros(21)
+    values[:differing] = step * np.arange(1, differing + 1)
+    assert compare_pairs(values, design).p == pytest.approx(stats.wilcoxon(values).pvalue)
+    assert compare_pairs(np.append(values[:-1], np.nan), design).p == pytest.approx(
+        stats.wilcoxon(values[:-1]).pvalue
+    )
+
+
 @pytest.mark.parametrize("pairs", ["all", "disjoint"])
 def test_equal_runs_do_not_differ(pairs: str) -> None:
     _, design = design_of(Case(12, pairs))

@@ -51,10 +51,24 @@ def compare_pairs(differences: np.ndarray, design: PairDesign) -> Comparison:
     # what is left of equal scores is the rounding of their sum
     effect = float(scores.mean()) / spread if spread > 1e-12 * np.abs(scores).max() else nan
     if design.unit is Unit.PAIR:
-        p = float(np.asarray(wilcoxon(scores))[1]) if scores.any() else 1.0
+        means = _unit_means(differences, design)
+        p = float(np.asarray(wilcoxon(means))[1]) if means.any() else 1.0
         return Comparison(estimate, p, effect, "Wilcoxon", 0)
     p, flips = sign_flips(scores)
     return Comparison(estimate, p, effect, "sign flips", flips)
+
+
+def _unit_means(differences: np.ndarray, design: PairDesign) -> np.ndarray:
+    """The mean difference of each unit that has one.
+
+    Signed ranks see the sign of a rounding: equal runs must differ by exactly 0, which the
+    pseudo-value of an equal pair does not.
+    """
+    finite = np.isfinite(differences)
+    there = design.only(finite)
+    counts = there.sums(np.ones(int(finite.sum())))
+    sums = there.sums(differences[finite])
+    return sums[counts > 0] / counts[counts > 0]
 
 
 def sign_flips(scores: np.ndarray) -> tuple[float, int]:
