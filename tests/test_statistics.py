@@ -8,7 +8,7 @@ from scipy import stats
 
 from cohort.report.statistics.design import PairDesign, Unit
 from cohort.report.statistics.intervals import mean_over_pairs
-from cohort.report.statistics.paired import compare_pairs, holm, sign_flips
+from cohort.report.statistics.paired import compare_pairs, holm, sign_flips, signed_ranks
 
 CASES = [
     Case(10, "all"),
@@ -137,10 +137,21 @@ def test_pairs_that_do_not_differ_say_nothing_in_signed_ranks(differing: int, st
     _, design = design_of(Case(42, "disjoint"))
     values = np.zeros(21)
     values[:differing] = step * np.arange(1, differing + 1)
-    assert compare_pairs(values, design).p == pytest.approx(stats.wilcoxon(values).pvalue)
-    assert compare_pairs(np.append(values[:-1], np.nan), design).p == pytest.approx(
-        stats.wilcoxon(values[:-1]).pvalue
-    )
+    assert compare_pairs(values, design).p == 2 / 2**differing
+    values[-1] = np.nan
+    assert compare_pairs(values, design).p == 2 / 2**differing
+
+
+@pytest.mark.parametrize("count", [6, 14, 15, 60])
+def test_signed_ranks_are_wilcoxons(count: int) -> None:
+    values = np.random.default_rng(count).standard_normal(count) + 0.4
+    assert signed_ranks(values) == pytest.approx(stats.wilcoxon(values).pvalue)
+    assert signed_ranks(np.append(values, 0.0)) == signed_ranks(-values) == signed_ranks(values)
+
+
+def test_signed_ranks_that_are_tied_are_exact() -> None:
+    # ranks 1.5 1.5 3.5 3.5: the negative ones sum to 1.5 or less in 3 of 16 patterns
+    assert signed_ranks(np.array([1.0, -1.0, 2.0, 2.0])) == 6 / 16
 
 
 @pytest.mark.parametrize("pairs", ["all", "disjoint"])
