@@ -182,3 +182,15 @@ def test_messages_say_what_was_got() -> None:
     straight = Chain("a", "b", (TURN,), ())
     with pytest.raises(ValueError, match="ends in b, the second starts in a"):
         straight.then(straight)
+
+
+def test_labels_half_a_voxel_away_lose_no_plane() -> None:
+    """Of positions like 4.4999997 and 5.5000003 the one would be rounded down, the other up."""
+    single = np.diag(np.float32([3.3, 3.3, 3.3, 1])).astype(np.float64)
+    single[:3, 3] = np.float32([-77.55, -87.45, -77.55])  # as headers hold them
+    theirs = Grid((48, 4, 4), single)
+    ours = Grid.axis_aligned(theirs.shape, (3.3, 3.3, 3.3), theirs.center_mm + 1.65)
+    planes = np.broadcast_to(np.arange(1, 49)[:, None, None], theirs.shape).astype(np.uint16)
+    straight = Chain("a", "b", (np.eye(4),), ())
+    found = resample_labels(planes, theirs, straight, ours, "nearest")[:-1, 0, 0]
+    np.testing.assert_array_equal(found, np.arange(2, 49))

@@ -78,6 +78,19 @@ def test_alignment_undoes_a_shift_between_scanners(source, tmp_path, align):
     np.testing.assert_allclose(moved, np.negative(shift_mm), atol=1e-4)
 
 
+def test_labels_half_a_voxel_off_the_grid_lose_no_plane(tmp_path: Path) -> None:
+    """Headers hold 3.3 mm as 3.29999995: what rounds down on one side goes up on the other."""
+    grid = Grid.axis_aligned((48, 54, 16), (3.3, 3.3, 3.3), (0, 0, 0))
+    planes = np.broadcast_to(np.arange(48)[:, None, None], grid.shape).astype(np.uint16)
+    for folder, values in (("images", volume(0, grid)), ("labels", planes)):
+        (tmp_path / folder).mkdir()
+        write_nifti(tmp_path / folder / "a.nii.gz", values, grid.affine)
+    ingest(tmp_path, tmp_path / "s", IngestSettings(grid="48x54x16@3.3mm"))
+    found = CohortStore.open(tmp_path / "s").read("a").labels
+    assert found is not None
+    np.testing.assert_array_equal(found[:-1, 20, 5], np.arange(1, 48))
+
+
 def test_labels_that_fall_off_the_grid_are_counted(source, tmp_path):
     for folder in ("images", "labels"):
         _move(source / folder / "b.nii.gz", (8.0, 0, 0))

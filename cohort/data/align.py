@@ -19,6 +19,8 @@ from cohort.errors import SubjectError
 Align = Literal["none", "grid", "center", "rigid", "affine"]
 # affines are stored as float32: a voxel on the border must not fall off it for a rounding
 _ROUNDING_VOXELS = 1e-3
+# labels half way between two voxels are those of one and the same side, whatever the rounding
+_TIE_VOXELS = 1e-4
 
 
 def anchor_mm(native: Native, align: Align) -> np.ndarray:
@@ -66,7 +68,7 @@ def bring_to_grid(native: Native, grid: Grid, to_native_mm: np.ndarray) -> Subje
         )
 
     def nearest(values: np.ndarray | None) -> np.ndarray | None:
-        return None if values is None else _sample(values, to_native, grid.shape, 0) * inside
+        return None if values is None else _nearest(values, to_native, grid.shape) * inside
 
     mask = nearest(native.mask)
     if mask is not None and not mask.any():
@@ -141,6 +143,16 @@ def _sample(
     return affine_transform(
         values, matrix, output_shape=shape, order=order, mode="nearest", prefilter=False
     )
+
+
+def _nearest(values: np.ndarray, matrix: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Like :func:`_sample`, the nearest voxel's; of two as near the upper one's.
+
+    A grid that lies half a voxel away would else drop and repeat planes, as roundings fall.
+    """
+    upwards = matrix.copy()
+    upwards[:3, 3] += _TIE_VOXELS
+    return _sample(values, upwards, shape, 0)
 
 
 def _truth(
