@@ -36,7 +36,8 @@ def designed(*pairs: str) -> PairDesign:
         (("ax", "bx", "cx"), Unit.OTHER_SUBJECT, 3, ("x",)),
         (("xa", "bx", "xc"), Unit.OTHER_SUBJECT, 3, ("x",)),
         ([one + atlas for one in "abcdefg" for atlas in "xy"], Unit.OTHER_SUBJECT, 7, ("x", "y")),
-        ([one + other for one in "abcdef" for other in "uvwxyz"], Unit.SUBJECT, 12, ()),
+        ([one + other for one in "abcdef" for other in "uvwxyz"], Unit.TWO_GROUPS, 12, ()),
+        (("ab", "cb", "ad", "be"), Unit.SUBJECT, 5, ()),
         ((), Unit.PAIR, 0, ()),
     ],
 )
@@ -197,6 +198,29 @@ def test_taking_pairs_for_independent_keeps_no_promise() -> None:
     found = promises(CASES[0], 400)
     assert found["naive_covered"] < 0.6
     assert found["naive_false_positives"] > 0.4
+
+
+@pytest.mark.parametrize("few", ["fixed", "moving", "both"])
+def test_promises_are_kept_where_a_small_group_decides(few: str) -> None:
+    """Six subjects against twenty tell six things where it is they that differ."""
+    roles = [(one, 6 + other) for one in range(6) for other in range(20)]
+    pairs = np.array([pair[::-1] for pair in roles] if few == "moving" else roles)
+    names = {role: pairs[:, at].astype(str) for at, role in enumerate(("fixed", "moving"))}
+    design, rng = PairDesign.of(pl.DataFrame(names)), np.random.default_rng(0)
+    effects = rng.standard_normal((600, 26))
+    effects[:, 6:] *= few == "both"
+    noise = 0.3 * rng.standard_normal((600, len(pairs)))
+    found = [compare_pairs(values, design) for values in effects[:, pairs].sum(2) + noise]
+    covered = np.mean([one.difference.low <= 0 <= one.difference.high for one in found])
+    assert 0.92 <= covered <= 0.98  # standard error .009
+    assert np.mean([one.p <= 0.05 for one in found]) == pytest.approx(1 - covered)
+    assert {one.test for one in found} == {"Welch"}
+
+
+def test_two_groups_that_do_not_vary_are_equal_or_not() -> None:
+    design = designed(*(one + other for one in "abc" for other in "xyz"))
+    assert compare_pairs(np.zeros(9), design).p == 1
+    assert compare_pairs(np.full(9, 0.5), design).p == 0
 
 
 @pytest.mark.slow

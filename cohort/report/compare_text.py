@@ -182,6 +182,11 @@ def _test_sentence(comparison: RunComparison, first: str) -> str:
             f"p: difference from {first} by Wilcoxon's signed ranks of the pairs, because no "
             f"subject recurs. {correction}."
         )
+    if comparison.design.unit is Unit.TWO_GROUPS:
+        return (
+            f"p: difference from {first} by Student's t with Welch's degrees of freedom, because "
+            f"each of the two groups varies by itself. {correction}."
+        )
     flips = max(tested["flips"])
     how = "random" if flips == RANDOM_FLIPS else "all"
     return (

@@ -17,6 +17,7 @@ class Unit(Enum):
     """What is independent of what."""
 
     SUBJECT = "subjects, each in all of its pairs"
+    TWO_GROUPS = "subjects of two groups, of which one is always fixed and the other moving"
     OTHER_SUBJECT = "subjects other than the atlas"
     PAIR = "pairs, which share no subject"
 
@@ -55,7 +56,8 @@ class PairDesign:
             return cls(dyads, None, len(partners), Unit.PAIR)
         held = _atlases(fixed, moving, count)
         if not held.any():
-            return cls(fixed, moving, count, Unit.SUBJECT)
+            apart = not np.isin(fixed, moving).any()
+            return cls(fixed, moving, count, Unit.TWO_GROUPS if apart else Unit.SUBJECT)
         others, units = np.unique(np.where(held[fixed], moving, fixed), return_inverse=True)
         names = tuple(subjects[index] for index in np.flatnonzero(held))
         return cls(units, None, len(others), Unit.OTHER_SUBJECT, names)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from math import nan
 
 import numpy as np
+from scipy import special
 from scipy.stats import rankdata, wilcoxon
 
 from cohort.report.statistics.design import PairDesign, Unit
@@ -24,8 +25,8 @@ class Comparison:
         p: two-sided; NaN where there is no interval.
         effect_size: mean of the units' scores over their standard deviation (Cohen's d_z); NaN
             where they do not vary.
-        test: its name: ``sign flips`` or ``Wilcoxon``.
-        flips: how many sign patterns were compared; 0 for Wilcoxon.
+        test: its name: ``sign flips``, ``Wilcoxon`` or ``Welch``.
+        flips: how many sign patterns were compared; 0 for the other tests.
     """
 
     difference: Estimate
@@ -41,7 +42,9 @@ def compare_pairs(differences: np.ndarray, design: PairDesign) -> Comparison:
     Where pairs share subjects, the signs of the subjects' scores are flipped: a score is the
     subject's pseudo-value, which holds its own effect alone, whereas the mean of its pairs also
     holds its partners'. With up to 14 units all patterns of signs are compared, beyond 9,999 random
-    ones from a fixed seed. Where no subject recurs, the signed ranks of the pairs are (Wilcoxon).
+    ones from a fixed seed. Two groups of which one is small and varies have scores of two spreads,
+    and are compared by the interval's t (Welch). Where no subject recurs, the signed ranks of the
+    pairs are (Wilcoxon).
     """
     estimate = mean_over_pairs(differences, design)
     scores = estimate.scores
@@ -53,8 +56,17 @@ def compare_pairs(differences: np.ndarray, design: PairDesign) -> Comparison:
     if design.unit is Unit.PAIR:
         p = signed_ranks(_unit_means(differences, design))
         return Comparison(estimate, p, effect, "Wilcoxon", 0)
+    if design.unit is Unit.TWO_GROUPS:
+        return Comparison(estimate, _welch(estimate), effect, "Welch", 0)
     p, flips = sign_flips(scores)
     return Comparison(estimate, p, effect, "sign flips", flips)
+
+
+def _welch(estimate: Estimate) -> float:
+    """Two-sided p of Student's t with the degrees of freedom of the interval."""
+    if estimate.mean == 0 or estimate.error == 0:
+        return float(estimate.mean == 0)
+    return 2 * float(special.stdtr(estimate.freedom, -abs(estimate.mean) / estimate.error))
 
 
 def _unit_means(differences: np.ndarray, design: PairDesign) -> np.ndarray:
