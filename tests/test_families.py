@@ -185,3 +185,18 @@ def test_the_command_takes_families(store: CohortStore, tmp_path: Path, cohort: 
     assert done.code == 0, done.err
     rows = read_rows(tmp_path / "run")
     assert rows["ndv"].null_count() == 0
+
+
+def test_masks_without_a_common_voxel_leave_similarity_unknown() -> None:
+    fixed, moving = torch.zeros(2, 1, 1, *SHAPE)
+    fixed[..., :4, :, :], moving[..., -4:, :, :] = 1, 1
+    one = pair()
+    apart = replace(
+        one,
+        fixed=replace(one.fixed, mask=fixed, is_masked=True),
+        moving=replace(one.moving, mask=moving, is_masked=True),
+    )
+    columns = measure_pair(apart, ["similarity"]).keys()
+    assert not columns & {
+        f"{name}{end}" for name in ("mse", "lncc", "mi") for end in ("", "_before")
+    }

@@ -102,10 +102,15 @@ def _deformation(pair: RegisteredPair) -> dict[str, Any]:
 
 
 def _similarity(pair: RegisteredPair) -> dict[str, Any]:
-    """Squared differences, local correlation and mutual information, before and after."""
+    """Squared differences, local correlation and mutual information, before and after.
+
+    Masks that have no voxel in common leave them unknown: no difference would pass for the best.
+    """
     columns: dict[str, Any] = {}
     moving = {"_before": pair.moving.volume, "": pair.warped_volume}
     for (ending, volume), region in zip(moving.items(), pair.compared, strict=True):
+        if not bool((region > 0).any()):
+            continue
         volumes = pair.fixed.volume, volume, region
         columns[f"mse{ending}"] = ncc_and_mse(*volumes)[1].item()
         columns[f"lncc{ending}"] = lncc(*volumes).item()

@@ -46,8 +46,8 @@ def mean_over_pairs(values: np.ndarray, design: PairDesign) -> Estimate:
     delete-one jackknife over nodes), the interval that of Student's t with n - 1 degrees of
     freedom. Two groups, one fixed and one moving, have a variance and n each, and Welch's degrees
     of freedom: six subjects against twenty are six if it is they that differ. Where subjects matter
-    little it is too wide; with ten subjects
-    of skewed effects it holds the truth 92 times in 100. Values that are not finite are left out.
+    little it is too wide; with ten subjects of skewed effects it holds the truth 92 times in 100.
+    Values that are not finite are left out.
     ``benchmarks/intervals.py`` compares it with bootstraps over subjects (Owen 2007, The pigeonhole
     bootstrap, Annals of Applied Statistics 1).
     """
