@@ -20,6 +20,7 @@ from triton_reg.training.dio_examples import Example, changed, structure_masks
 from triton_reg.training.dio_levels import check_trainable, solved_level
 from triton_reg.training.dio_settings import DIOTrainingSettings, check_network, check_told
 from triton_reg.training.dio_terms import Evidence, unlike
+from triton_reg.training.gradients import shorten_gradients
 from triton_reg.training.parallel import add_over_processes, check_shares, own_share
 from triton_reg.training.scans import Scans
 from triton_reg.training.structure_loss import StructureLoss
@@ -99,7 +100,8 @@ class DIOTraining:
         """One step; returns the mean loss of its pairs.
 
         Raises:
-            RuntimeError: if a gradient is not finite, or all steps are done.
+            DivergedError: if a gradient is not finite.
+            RuntimeError: if all steps are done.
         """
         if self.done >= self.settings.steps:
             raise RuntimeError(f"DIOTraining: all {self.settings.steps} steps are done")
@@ -119,7 +121,7 @@ class DIOTraining:
             total += loss.detach()
         learned = [one.grad for one in self.parameters if one.grad is not None]
         add_over_processes([total, *learned])
-        nn.utils.clip_grad_norm_(self.parameters, settings.gradient_norm, error_if_nonfinite=True)
+        shorten_gradients(self.parameters, settings.gradient_norm)
         self.optimiser.step()
         self.done += 1
         return total.item()

@@ -20,6 +20,7 @@ from triton_reg.ops.mind_ssc import mind_ssc
 from triton_reg.ops.resize import grid_shape, resize_reference
 from triton_reg.ops.warp import warp_reference
 from triton_reg.training.augment import random_affine, transformed
+from triton_reg.training.gradients import shorten_gradients
 from triton_reg.training.parallel import add_over_processes, check_shares, own_share
 from triton_reg.training.pdd_settings import UNTRAINED, TrainingSettings
 from triton_reg.training.scans import Scans
@@ -95,7 +96,7 @@ class PDDTraining:
         """One step; returns the mean loss of its pairs.
 
         Raises:
-            RuntimeError: if a gradient is not finite.
+            DivergedError: if a gradient is not finite.
         """
         settings, generator = self.settings, self.generator
         share = self.done / settings.steps
@@ -115,7 +116,7 @@ class PDDTraining:
             loss.backward()
             total += loss.detach()
         add_over_processes([total, *(one.grad for one in self.parameters if one.grad is not None)])
-        nn.utils.clip_grad_norm_(self.parameters, math.inf, error_if_nonfinite=True)
+        shorten_gradients(self.parameters, math.inf)
         self.optimiser.step()
         self.done += 1
         return total.item()

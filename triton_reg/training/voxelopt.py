@@ -14,6 +14,7 @@ from triton_reg.losses import roughness, soft_dice
 from triton_reg.methods.voxelopt_soft import SoftVoxelOpt
 from triton_reg.ops.resize import resize_reference
 from triton_reg.ops.warp import warp_reference
+from triton_reg.training.gradients import shorten_gradients
 
 
 class FeatureNet(nn.Module):
@@ -90,7 +91,7 @@ def train_features(
 
     Raises:
         ValueError: if there are fewer than two volumes, no labels, or shapes that differ.
-        RuntimeError: if a gradient is not finite.
+        DivergedError: if a gradient is not finite.
     """
     structures, volumes = _structures(volumes, labels), volumes.float()
     features = NetworkFeatures(network=network, window=settings.window, trainable=True)
@@ -106,8 +107,7 @@ def train_features(
         loss = registration_loss(method, volumes[pair], masks, settings.smoothness)
         optimiser.zero_grad()
         loss.backward()
-        longest = settings.gradient_norm
-        nn.utils.clip_grad_norm_(network.parameters(), longest, error_if_nonfinite=True)
+        shorten_gradients(network.parameters(), settings.gradient_norm)
         optimiser.step()
         schedule.step()
         losses.append(loss.item())
