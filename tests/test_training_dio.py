@@ -22,6 +22,7 @@ from triton_reg.training.augment import (
 from triton_reg.training.dio import DIOTraining
 from triton_reg.training.dio_settings import DIOTrainingSettings
 from triton_reg.training.dio_terms import Evidence, unlike
+from triton_reg.training.gradients import DivergedError
 from triton_reg.training.recipe import DIORecipe
 from triton_reg.training.scans import Scans
 from triton_reg.training.structure_loss import StructureLoss, block_members, drawn
@@ -286,3 +287,14 @@ def test_no_step_follows_the_last() -> None:
     made.step()
     with pytest.raises(RuntimeError, match="all 1 steps are done"):
         made.step()
+
+
+def test_weights_of_what_is_not_there_are_refused() -> None:
+    with pytest.raises(ValueError, match="keypoints=2 weighs keypoints, as many of every scan"):
+        DIOTraining(Scans.of(scans().volumes), replace(SETTINGS, keypoints=2.0), METHOD, SMALL)
+
+
+def test_a_training_that_diverges_says_so() -> None:
+    made = training(learning_rate=1e30)
+    with pytest.raises(DivergedError, match="not finite: the training has diverged; a lower"):
+        [made.step() for _ in range(SETTINGS.steps)]

@@ -222,3 +222,13 @@ def test_folds_hold_back_as_many_each_and_nobody_twice() -> None:
 def test_data_of_no_use_are_refused(of, settings: TrainingSettings, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         PDDTraining(of(), settings, METHOD)
+
+
+def test_a_validation_without_a_shared_structure_stops_nothing_and_chooses_nothing() -> None:
+    bare = Scans.of(scans(4).volumes).only([3, 1])
+    schedule = Schedule(every=1, patience=1)
+    training = PDDTraining(scans(), replace(SETTINGS, steps=3), METHOD)
+    course = ValidatedTraining(training, 3, bare, STRUCTURES, schedule)
+    while not course.is_over:
+        course.step()
+    assert (training.done, course.dices, course.best_step) == (3, {}, 0)

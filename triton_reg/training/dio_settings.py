@@ -87,11 +87,16 @@ class DIOTrainingSettings:
 
 
 def check_told(settings: DIOTrainingSettings, structures: int, keypoints: int) -> None:
-    """Raise ``ValueError`` if there is nothing to descend on, or codes lack structures."""
+    """Raise ``ValueError`` if there is nothing to descend on, or what has a weight is not there."""
     if settings.codes and not structures:
         raise ValueError("DIOTraining: codes are of structures, and the scans have no labels")
-    labelled, pointed = (settings.dice or settings.codes) and structures, settings.keypoints
-    if not (settings.image or labelled or (pointed and keypoints)):
+    if settings.keypoints and not keypoints:
+        raise ValueError(
+            f"DIOTraining: keypoints={settings.keypoints:g} weighs keypoints, as many of every"
+            " scan, and there are none"
+        )
+    labelled = (settings.dice or settings.codes) and structures
+    if not (settings.image or labelled or settings.keypoints):
         raise ValueError(
             "DIOTraining: needs a weight for the image loss, labels and one for Dice or codes, or"
             " keypoints and one for them"

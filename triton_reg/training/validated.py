@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import permutations
+from math import isfinite
 from typing import Any
 
 from torch import Tensor
@@ -34,7 +35,8 @@ class ValidatedTraining:
         training: what is stepped.
         steps: at most.
         validation: subjects that are not trained on; all their ordered pairs are registered. None
-            for a training that runs to its end, whose last weights count.
+            for a training that runs to its end, whose last weights count; as it does where no
+            pair has a structure to compare.
         structures: label values ``[M]`` to score.
         schedule: see :class:`Schedule`.
     """
@@ -95,6 +97,8 @@ class ValidatedTraining:
         method = self.training.with_model(model)
         pairs = list(permutations(range(len(scans.volumes)), 2))
         scores = pair_scores(method, scans, pairs, self.structures)
+        if not any(isfinite(score.dice) for score in scores):
+            return  # nobody shares a structure: that says nothing of the weights
         self.dices[self.training.done] = mean_dice(scores)
         if self.best_step == self.training.done:
             self.best = model
