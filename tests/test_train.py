@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 
@@ -340,3 +341,61 @@ def test_a_device_that_is_not_there_is_refused(
     if not torch.cuda.is_available():
         shown = cohort("train", store.path, tmp_path, "--device", "cuda")
         assert "torch finds no GPU here" in shown.err
+
+
+def variant(source: CohortStore, path: Path, change) -> CohortStore:
+    """A store of the same volumes with other arrays beside them; ``change`` has number, subject."""
+    made = CohortStore.create(path, source.grid, settings={})
+    for number, name in enumerate(source.subject_ids):
+        made.commit(change(number, source.read(name)), {"source": None})
+    return made
+
+
+def test_who_has_labels_validates_and_is_scored_where_others_have_none(tmp_path: Path) -> None:
+    many = tiny_cohort(tmp_path / "many.zarr", subjects=12)
+    part = variant(
+        many, tmp_path / "part.zarr",
+        lambda number, one: replace(one, labels=one.labels if number in (4, 7) else None),
+    )  # fmt: skip
+    config = training_config(
+        "pdd_net", None, ["channels=4", "width=5"], SPACING, steps=1, supervision="mind"
+    )
+    (found,) = train(part, tmp_path / "out", TrainingTask(*config))
+    assert sorted(found.card["fold"]["validation"]) == ["sub-04", "sub-07"]
+    assert found.card["scores"]["dice"] == found.card["validation_dice"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "--supervision labels needs labels other than 0 to learn from, got none"),
+        (["--method", "dio"], "--supervision labels needs labels other than 0 to learn from"),
+        (["--method", "dio", "--supervision", "volumes", "--set", "keypoints=1"],
+         "keypoints=1 weighs keypoints, as many of every scan, and there are none"),
+        (["--method", "dio", "--supervision", "volumes", "--set", "image=0"],
+         "DIOTraining: needs a weight for the image loss"),
+    ],
+    ids=["labels", "labels_dio", "keypoints", "nothing"],
+)  # fmt: skip
+def test_what_a_store_lacks_is_told_and_leaves_no_plan(
+    cohort: Cohort, store: CohortStore, tmp_path: Path, arguments, message: str
+) -> None:
+    empty = variant(
+        store, tmp_path / "empty.zarr",
+        lambda _, one: replace(one, labels=np.zeros_like(one.labels)),
+    )  # fmt: skip
+    shown = cohort("train", empty.path, tmp_path / "out", *arguments)
+    assert shown.code == 2
+    assert "E_TRAIN: " in shown.err
+    assert message in shown.err
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_training_that_diverges_is_told_with_its_step(
+    cohort: Cohort, store: CohortStore, tmp_path: Path
+) -> None:
+    arguments = ("--steps", 9, *QUICK, "--set", "learning_rate=1e30")
+    shown = cohort("train", store.path, tmp_path / "out", *arguments)
+    assert shown.code == 2
+    assert re.search(r"E_TRAIN: all, step \d: the gradients of this step are not finite", shown.err)
+    assert "a lower learning_rate may help, in another folder" in shown.err

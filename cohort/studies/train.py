@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
@@ -10,13 +10,12 @@ from pickle import UnpicklingError
 from statistics import fmean
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from cohort.data.one_thread import one_thread
 from cohort.data.storage import storage_error, to_json, write_atomic
-from cohort.data.store import CohortStore, Subject
+from cohort.data.store import CohortStore
 from cohort.errors import StorageError, UsageError
 from cohort.studies.training_files import (
     CARD,
@@ -28,10 +27,13 @@ from cohort.studies.training_files import (
     model_card,
     score_table,
 )
-from cohort.studies.training_plan import Fold, TrainingTask, open_training
+from cohort.studies.training_plan import Fold, TrainingTask, forget_training, open_training
+from cohort.studies.training_scans import read_scans, scored_structures
 from triton_reg import Method
 from triton_reg.training.folds import shuffled
+from triton_reg.training.gradients import DivergedError
 from triton_reg.training.parallel import leads, wait_for_all
+from triton_reg.training.recipe import Training
 from triton_reg.training.scans import PairScore, Scans, pair_scores
 from triton_reg.training.validated import ValidatedTraining
 
@@ -132,27 +134,46 @@ def _train_fold(
     started: Callable[[str, int], None] | None,
 ) -> None:
     """Until the fold has a model."""
+    place = device or torch.device("cpu")
+    learned = read_scans(store, fold.training).to(place)
+    validation = read_scans(store, fold.validation).to(place) if fold.validation else None
+    try:
+        training = _begun(task, learned)
+    except ValueError as error:
+        forget_training(folder.parent)
+        raise UsageError("E_TRAIN", f"{store.where}, {fold.name}: {error}") from None
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise storage_error(folder, error) from error
-    place = device or torch.device("cpu")
-    learned = _read(store, fold.training, task).to(place)
-    validation = _read(store, fold.validation, task).to(place) if fold.validation else None
-    structures = learned.structures
-    training = task.recipe.start(learned)
+    structures = scored_structures(task, learned.structures, validation)
     course = ValidatedTraining(training, task.recipe.steps, validation, structures, task.schedule)
     _resume(course, folder / _CHECKPOINT)
     if started is not None and leads():
         started(fold.name, training.parameter_count)
     while not course.is_over:
-        course.step()
+        _step(course, fold)
         if training.done % _CHECKPOINT_EVERY == 0 and leads():
             _keep(course, folder / _CHECKPOINT)
         if told is not None and leads():
             told(_news(course, fold.name))
     if leads():
-        _write_fold(store, folder, task, fold, course, structures)
+        _write_fold(store, folder, task, fold, course, learned.structures)
+
+
+def _begun(task: TrainingTask, learned: Scans) -> Training:
+    """A training at its start; ``ValueError`` if there is nothing that it could learn."""
+    if task.recipe.needs_labels and not len(learned.structures):
+        raise ValueError("--supervision labels needs labels other than 0 to learn from, got none")
+    return task.recipe.start(learned)
+
+
+def _step(course: ValidatedTraining, fold: Fold) -> None:
+    at = course.training.done + 1
+    try:
+        course.step()
+    except DivergedError as error:
+        raise UsageError("E_TRAIN", f"{fold.name}, step {at}: {error}, in another folder") from None
 
 
 def _write_fold(
@@ -161,37 +182,17 @@ def _write_fold(
     task: TrainingTask,
     fold: Fold,
     course: ValidatedTraining,
-    structures: Tensor,
+    learned: Tensor,
 ) -> None:
-    """Scores, card and model of a fold that is over."""
+    """Scores, card and model of a fold that is over; ``learned`` are its label values."""
     method = course.result()
-    scores = _scored(store, task, fold, method, structures)
+    scores = _scored(store, task, fold, method, learned)
     card = model_card(store, task, fold, course, scores)
     write_atomic(folder / HISTORY, history_table(course))
     write_atomic(folder / SCORES, score_table(fold, scores))
     write_atomic(folder / CARD, to_json(card))
     task.recipe.save(folder / MODEL, method, card)  # last: it says that the fold is done
     (folder / _CHECKPOINT).unlink(missing_ok=True)
-
-
-def _read(store: CohortStore, names: tuple[str, ...], task: TrainingTask) -> Scans:
-    """Subjects as tensors; all need labels where these are learned from."""
-    subjects = [store.read(name) for name in names]
-    volumes = np.stack([one.volume for one in subjects])
-    ones, zeros = np.ones_like(volumes[0]), np.zeros(volumes.shape[1:], np.int32)
-    labels = np.stack([zeros if one.labels is None else one.labels for one in subjects])
-    masks = np.stack([ones if one.mask is None else one.mask for one in subjects])
-    tensors = volumes, labels.astype(np.int32), masks.astype(np.float32)
-    whole = (torch.from_numpy(one)[:, None] for one in tensors)
-    return Scans.of(*whole, keypoints=_keypoints(store, subjects))
-
-
-def _keypoints(store: CohortStore, subjects: Sequence[Subject]) -> Tensor | None:
-    """Voxel positions ``[N, K, 3]`` where every subject has as many; None otherwise."""
-    given = [one.keypoints_mm for one in subjects if one.keypoints_mm is not None]
-    if len(given) < len(subjects) or len({one.shape for one in given}) > 1:
-        return None
-    return torch.from_numpy(np.stack([store.grid.world_to_voxel(one) for one in given])).float()
 
 
 def _resume(course: ValidatedTraining, path: Path) -> None:
@@ -219,15 +220,18 @@ def _news(course: ValidatedTraining, fold: str) -> News:
 
 
 def _scored(
-    store: CohortStore, task: TrainingTask, fold: Fold, method: Method, structures: Tensor
+    store: CohortStore, task: TrainingTask, fold: Fold, method: Method, learned: Tensor
 ) -> list[PairScore]:
     """Ordered pairs of who was held back, or of who validated where nobody was: all, or a seeded
     sample of them."""
     names = fold.held_back or fold.validation
-    if len(names) < 2 or not len(structures):
+    if len(names) < 2:
         return []
     pairs = list(permutations(range(len(names)), 2))
     if len(pairs) > MOST_PAIRS:
         pairs = [pairs[at] for at in sorted(shuffled(len(pairs), task.recipe.seed)[:MOST_PAIRS])]
-    scans = _read(store, names, task).to(structures.device)
+    scans = read_scans(store, names).to(learned.device)
+    structures = scored_structures(task, learned, scans)
+    if not len(structures):
+        return []
     return pair_scores(method, scans, pairs, structures)

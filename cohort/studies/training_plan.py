@@ -50,7 +50,7 @@ def plan_folds(store: CohortStore, task: TrainingTask) -> list[Fold]:
         UsageError: ``E_TRAIN`` if there are too few subjects.
     """
     names = store.subject_ids
-    seed = task.recipe.seed
+    seed, unlabelled = task.recipe.seed, set(store.inventory().unlabelled)
     order = shuffled(len(names), seed)
     try:
         kept = held_back(len(names), task.folds, seed) if task.folds else [[]]
@@ -63,18 +63,20 @@ def plan_folds(store: CohortStore, task: TrainingTask) -> list[Fold]:
             raise UsageError(
                 "E_TRAIN", f"{store.where}: training needs at least 2 subjects, got {len(learned)}"
             )
-        looked_at = _validating(len(learned), task.schedule) if store.has_labels else 0
-        split = len(learned) - looked_at
+        looked_at = _validating(learned, unlabelled, task.schedule)
         name = f"fold-{number}" if task.folds else "all"
         out = tuple(sorted(names[row] for row in rows))
-        folds.append(Fold(name, tuple(learned[:split]), tuple(learned[split:]), out))
+        training = tuple(one for one in learned if one not in looked_at)
+        folds.append(Fold(name, training, looked_at, out))
     return folds
 
 
-def _validating(count: int, schedule: Schedule) -> int:
-    if count < _FEWEST_FOR_VALIDATION or not schedule.share:
-        return 0
-    return min(max(2, round(schedule.share * count)), count - 2)
+def _validating(learned: list[str], unlabelled: set[str], schedule: Schedule) -> tuple[str, ...]:
+    """Who of the subjects to learn from validates: the last that have labels to compare."""
+    count, labelled = len(learned), [one for one in learned if one not in unlabelled]
+    if count < _FEWEST_FOR_VALIDATION or not schedule.share or len(labelled) < 2:
+        return ()
+    return tuple(labelled[-min(max(2, round(schedule.share * count)), count - 2) :])
 
 
 def open_training(out: Path, store: CohortStore, task: TrainingTask) -> list[Fold]:
@@ -106,6 +108,12 @@ def open_training(out: Path, store: CohortStore, task: TrainingTask) -> list[Fol
             f"{out} holds a training with another plan: {said}. Choose another folder",
         )
     return folds
+
+
+def forget_training(out: Path) -> None:
+    """Remove the plan of a training none of whose folds began, so that the folder takes another."""
+    if not any(one.is_dir() for one in out.iterdir()):
+        (out / PLAN).unlink(missing_ok=True)
 
 
 def _check_labels(store: CohortStore, task: TrainingTask, folds: list[Fold]) -> None:
