@@ -23,7 +23,7 @@ from triton_reg.features.pretrained import card_of, load_features, save_features
 from triton_reg.features.unet_levels import UNet
 from triton_reg.ops.blocks import block_means, reblocked
 from triton_reg.ops.mind_ssc import mind_ssc
-from triton_reg.weights import Weights
+from triton_reg.weights import Weights, read_kept, write_kept
 
 SHAPE = (17, 20, 33)
 KINDS: list[Kind] = ["unet", "unet_encoder", "lku", "lku_encoder", "lku_encoder2", "lku_mini"]
@@ -410,3 +410,40 @@ def test_the_features_that_come_with_the_package_say_where_they_are_from() -> No
     features = brain(torch.rand(1, 1, 16, 20, 24), torch.ones(1, 1, 16, 20, 24))
     assert features.shape == (1, 20, 16, 20, 24)
     assert features.isfinite().all()
+
+
+def test_damaged_weights_are_told_and_not_taken_for_no_contrast() -> None:
+    tensors = {
+        name: torch.full_like(one, torch.nan) for name, one in SMALL.build().state_dict().items()
+    }
+    features = LearnedFeatures(weights=Weights.of(tensors), architecture=SMALL)
+    with pytest.raises(ValueError, match="a feature is not finite; are the weights damaged"):
+        features.levels_of(volumes(1), torch.ones(1, 1, *SHAPE))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda one: one.pop("scale"), lambda one: one["architecture"].update(kinds=1),
+     lambda one: one.update(architecture=3)],
+    ids=["missing", "unknown", "other_form"],
+)  # fmt: skip
+def test_a_file_whose_settings_are_damaged_is_refused(change, tmp_path: Path) -> None:
+    path = tmp_path / "own.safetensors"
+    save_features(path, features_of(SMALL), {})
+    tensors, settings, _ = read_kept(path, "triton-reg features 1")
+    change(settings)
+    write_kept(path, tensors, "triton-reg features 1", settings, {})
+    with pytest.raises(ValueError, match=r"own\.safetensors: its settings are damaged"):
+        load_features(path)
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("triton_reg.weights.os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        save_features(tmp_path / "own.safetensors", features_of(SMALL), {})
+    assert not list(tmp_path.iterdir())

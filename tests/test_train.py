@@ -399,3 +399,15 @@ def test_a_training_that_diverges_is_told_with_its_step(
     assert shown.code == 2
     assert re.search(r"E_TRAIN: all, step \d: the gradients of this step are not finite", shown.err)
     assert "a lower learning_rate may help, in another folder" in shown.err
+
+
+def test_slow_steps_are_kept_by_the_clock(
+    store: CohortStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(0, 10**6, 25))  # each look at it is 25 s later
+    monkeypatch.setattr("cohort.studies.train.monotonic", lambda: next(clock))
+    with pytest.raises(KeyboardInterrupt):
+        train(store, tmp_path, task(6), only=1, told=stopping(4))
+    steps: list[News] = []
+    train(store, tmp_path, task(6), only=1, told=steps.append)
+    assert [news.step for news in steps] == [4, 5, 6]

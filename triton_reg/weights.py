@@ -2,8 +2,11 @@
 
 import hashlib
 import json
+import os
+import uuid
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -119,10 +122,16 @@ def write_kept(
         "format": form, "settings": json.dumps(dict(settings)), "card": json.dumps(dict(card)),
     }  # fmt: skip
     content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    # a file under its own name is whole
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(save(content, metadata))
-    partial.replace(path)
+    # a file under its own name is whole, also after a power cut and with two writers at once
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(save(content, metadata))
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 class Kept(NamedTuple):
@@ -151,4 +160,14 @@ def read_kept(path: Path, form: str) -> Kept:
     if metadata.get("format") != form:
         found = metadata.get("format", "none")
         raise ValueError(f"{path} must be of format {form!r}, its metadata says {found}")
-    return Kept(tensors, json.loads(metadata["settings"]), json.loads(metadata["card"]))
+    with whole_settings(path):
+        return Kept(tensors, json.loads(metadata["settings"]), json.loads(metadata["card"]))
+
+
+@contextmanager
+def whole_settings(path: Path) -> Iterator[None]:
+    """Settings that lack something, or have another form, are a damaged file: ``ValueError``."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: its settings are damaged ({error})") from None

@@ -8,6 +8,7 @@ from itertools import permutations
 from pathlib import Path
 from pickle import UnpicklingError
 from statistics import fmean
+from time import monotonic
 from typing import Any, NamedTuple
 
 import torch
@@ -39,7 +40,7 @@ from triton_reg.training.validated import ValidatedTraining
 
 MOST_PAIRS = 200
 _CHECKPOINT = "checkpoint.pt"
-_CHECKPOINT_EVERY = 25
+_CHECKPOINT_EVERY, _CHECKPOINT_EVERY_S = 25, 60.0  # steps, and where they are slow
 
 
 class News(NamedTuple):
@@ -151,10 +152,13 @@ def _train_fold(
     _resume(course, folder / _CHECKPOINT)
     if started is not None and leads():
         started(fold.name, training.parameter_count)
+    kept_s = monotonic()
     while not course.is_over:
         _step(course, fold)
-        if training.done % _CHECKPOINT_EVERY == 0 and leads():
+        is_due = training.done % _CHECKPOINT_EVERY == 0
+        if leads() and (is_due or monotonic() - kept_s > _CHECKPOINT_EVERY_S):
             _keep(course, folder / _CHECKPOINT)
+            kept_s = monotonic()
         if told is not None and leads():
             told(_news(course, fold.name))
     if leads():

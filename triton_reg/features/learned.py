@@ -117,6 +117,9 @@ class LearnedFeatures:
             For each level ``[N, C, ceil(D / level), ceil(H / level), ceil(W / level)]``, float32,
             in channels-last memory order, and zero where no voxel is inside the mask. Voxel i
             covers the volume's voxels from ``i * level``.
+
+        Raises:
+            ValueError: if a feature is not finite, as with damaged weights.
         """
         network = self._network.to(volume.device)
         seen, inside = self._coarsened(volume.float(), (mask > 0).float())
@@ -124,6 +127,9 @@ class LearnedFeatures:
         with torch.no_grad(), repeatable(volume.device):
             subjects = [network(one) for one in inputs.split(1)]
         levels = [torch.cat(parts) for parts in zip(*subjects, strict=True)]
+        if not all(one.isfinite().all() for one in levels):
+            # some methods would take them for features without contrast, and move nothing
+            raise ValueError("LearnedFeatures: a feature is not finite; are the weights damaged?")
         levels = masked_levels(self.levels, self._on_volume(levels), mask)
         return self._beside_contrast(levels, volume.float(), mask)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from triton_reg.features.architecture import Architecture
 from triton_reg.features.learned import LearnedFeatures
 from triton_reg.ops.resize import Spacing
-from triton_reg.weights import Weights, read_kept, write_kept
+from triton_reg.weights import Weights, read_kept, whole_settings, write_kept
 
 _FORMAT = "triton-reg features 1"
 _SUFFIX = ".safetensors"
@@ -44,17 +44,18 @@ def load_features(path: Path) -> LearnedFeatures:
         ValueError: if it is no such file, or its weights do not fit.
     """
     tensors, settings, _ = read_kept(path, _FORMAT)
-    # files from before they were known lack spacing and contrast
-    architecture, spacing = settings["architecture"], settings.get("spacing_mm")
-    architecture["levels"] = tuple(architecture["levels"])
-    return LearnedFeatures(
-        weights=Weights.of(tensors),
-        architecture=Architecture(**architecture),
-        window=tuple(settings["window"]),
-        scale=settings["scale"],
-        local_contrast=settings.get("local_contrast", 0.0),
-        spacing_mm=None if spacing is None else tuple(spacing),
-    )
+    with whole_settings(path):
+        # files from before they were known lack spacing and contrast
+        architecture, spacing = settings["architecture"], settings.get("spacing_mm")
+        architecture["levels"] = tuple(architecture["levels"])
+        return LearnedFeatures(
+            weights=Weights.of(tensors),
+            architecture=Architecture(**architecture),
+            window=tuple(settings["window"]),
+            scale=settings["scale"],
+            local_contrast=settings.get("local_contrast", 0.0),
+            spacing_mm=None if spacing is None else tuple(spacing),
+        )
 
 
 def card_of(path: Path) -> dict[str, Any]:

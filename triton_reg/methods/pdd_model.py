@@ -11,7 +11,7 @@ from triton_reg.methods.prompt_terms import PromptWeights
 from triton_reg.methods.search import CubeSearch, EvenSearch, Search
 from triton_reg.ops.instance_fit import FitSettings
 from triton_reg.ops.match_settings import MatchSettings
-from triton_reg.weights import Weights, read_kept, write_kept
+from triton_reg.weights import Weights, read_kept, whole_settings, write_kept
 
 _FORMAT = "triton-reg pdd_net 1"
 _SEARCHES: dict[str, type[CubeSearch] | type[EvenSearch]] = {
@@ -58,17 +58,18 @@ def load_model(path: Path) -> PDDNet:
         ValueError: if it is no such file, or its weights do not fit.
     """
     tensors, settings, _ = read_kept(path, _FORMAT)
-    extractor = {name: _plain(value) for name, value in settings["features"].items()}
-    return PDDNet(
-        features=Obelisk(weights=Weights.of(tensors), **extractor),
-        stages=tuple(_search(stage) for stage in settings["stages"]),
-        weights=_plain(settings["weights"]),
-        match=MatchSettings(**settings["match"]),
-        fit=None if settings["fit"] is None else FitSettings(**settings["fit"]),
-        feature_step=settings["feature_step"],
-        composition=settings["composition"],
-        prompt_weights=PromptWeights(**settings["prompt_weights"]),
-    )
+    with whole_settings(path):
+        extractor = {name: _plain(value) for name, value in settings["features"].items()}
+        return PDDNet(
+            features=Obelisk(weights=Weights.of(tensors), **extractor),
+            stages=tuple(_search(stage) for stage in settings["stages"]),
+            weights=_plain(settings["weights"]),
+            match=MatchSettings(**settings["match"]),
+            fit=None if settings["fit"] is None else FitSettings(**settings["fit"]),
+            feature_step=settings["feature_step"],
+            composition=settings["composition"],
+            prompt_weights=PromptWeights(**settings["prompt_weights"]),
+        )
 
 
 def _search(stage: Mapping[str, Any]) -> Search:
