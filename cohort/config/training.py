@@ -18,6 +18,7 @@ from triton_reg.training.recipe import Recipe
 from triton_reg.training.validated import Schedule
 
 TRAINED = ("pdd_net", "dio")
+_OF_TRAINING = "Settings of training: "
 _SCHEDULE = {"validate_every": "every", "patience": "patience", "validation_share": "share"}
 
 
@@ -68,11 +69,21 @@ def training_config(
     schedule = _checked(ScheduleChoices, of_schedule, known).model_dump(exclude_none=True)
     given = _checked(choices, of_training, known).model_dump(exclude_none=True)
     given |= {key: value for key, value in options.items() if value is not None}
-    settings = method_config(name, file, of_method).settings
+    settings = _of_method(name, file, of_method, known)
     return TrainingConfig(
         _recipe(settings, spacing_mm, given),
         replace(Schedule(), **{_SCHEDULE[key]: value for key, value in schedule.items()}),
     )
+
+
+def _of_method(name: str, file: Path | None, assignments: list[str], known: list[str]) -> Settings:
+    """Settings of the method; what it does not know may be a misspelt one of the training."""
+    try:
+        return method_config(name, file, assignments).settings
+    except UsageError as error:
+        if error.code != "E_SETTING":
+            raise
+        raise UsageError(error.code, f"{error.message}. {_OF_TRAINING}{', '.join(known)}") from None
 
 
 def _recipe(
@@ -109,5 +120,5 @@ def _checked(model: type[BaseModel], values: dict[str, Any], known: list[str]) -
         wrong = "; ".join(
             f"{one['loc'][0]}: {one['msg']}, got {one['input']!r}" for one in error.errors()
         )
-        message = f"{wrong}. Settings of training: {', '.join(known)}"
+        message = f"{wrong}. {_OF_TRAINING}{', '.join(known)}"
         raise UsageError("E_SETTING", message) from None
