@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -233,7 +234,10 @@ def test_a_store_may_move(store: CohortStore, whole: Path, tmp_path: Path) -> No
         (["--supervision", "hope"], "--supervision is 'hope'; need labels or mind"),
         (["--set", "features=mind"], "features and weights are what training makes"),
         (["--set", "learning_rate=-1"], "learning_rate: Input should be greater than 0, got -1"),
-        (["--set", "patients=3"], "unknown setting 'patients'"),
+        (
+            ["--set", "patients=3"],
+            "unknown setting 'patients'.* Settings of training: pairs,.* patience, ",
+        ),
     ],
 )
 def test_bad_usage_is_refused(
@@ -411,3 +415,15 @@ def test_slow_steps_are_kept_by_the_clock(
     steps: list[News] = []
     train(store, tmp_path, task(6), only=1, told=steps.append)
     assert [news.step for news in steps] == [4, 5, 6]
+
+
+def test_what_a_killed_training_left_half_written_is_removed(
+    store: CohortStore, tmp_path: Path
+) -> None:
+    (tmp_path / "fold-1").mkdir()
+    left = [tmp_path / ".tmp-1", tmp_path / "fold-1" / ".tmp-2"]
+    for path in left:
+        path.write_bytes(b"half")
+        os.utime(path, (0, 0))
+    train(store, tmp_path, task(1), only=1)
+    assert not any(path.exists() for path in left)

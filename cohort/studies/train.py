@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from cohort.data.one_thread import one_thread
-from cohort.data.storage import storage_error, to_json, write_atomic
+from cohort.data.storage import sweep, to_json, write_atomic
 from cohort.data.store import CohortStore
 from cohort.errors import StorageError, UsageError
 from cohort.studies.training_files import (
@@ -104,6 +104,7 @@ def train(
     """
     if leads():
         open_training(out, store, task)
+        sweep(out)
     wait_for_all()
     folds = open_training(out, store, task)
     if only is not None:
@@ -143,10 +144,7 @@ def _train_fold(
     except ValueError as error:
         forget_training(folder.parent)
         raise UsageError("E_TRAIN", f"{store.where}, {fold.name}: {error}") from None
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise storage_error(folder, error) from error
+    sweep(folder)  # also makes it
     structures = scored_structures(task, learned.structures, validation)
     course = ValidatedTraining(training, task.recipe.steps, validation, structures, task.schedule)
     _resume(course, folder / _CHECKPOINT)
