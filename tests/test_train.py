@@ -280,6 +280,14 @@ def test_too_few_subjects_are_refused(cohort: Cohort, tmp_path: Path) -> None:
     assert "training needs at least 2 subjects, got 1" in shown.err
 
 
+def test_a_folder_of_something_else_is_left_alone(store: CohortStore, cohort: Cohort) -> None:
+    before = sorted(store.path.iterdir())
+    shown = cohort("train", store.path, store.path, "--steps", 2, *QUICK)
+    assert shown.code == 2
+    assert "is no training and not empty; need a new or an empty folder" in shown.err
+    assert sorted(store.path.iterdir()) == before
+
+
 def test_a_damaged_checkpoint_is_told(store: CohortStore, tmp_path: Path, cohort: Cohort) -> None:
     (tmp_path / "fold-1").mkdir()
     (tmp_path / "fold-1" / "checkpoint.pt").write_bytes(b"nothing")

@@ -83,8 +83,8 @@ def open_training(out: Path, store: CohortStore, task: TrainingTask) -> list[Fol
     """Begin a training in a folder, or go on with one of the same subjects and settings.
 
     Raises:
-        UsageError: ``E_PLAN_MISMATCH`` with what differs, ``E_TRAIN`` if it cannot be planned, or
-            subjects have no labels to learn from.
+        UsageError: ``E_PLAN_MISMATCH`` with what differs, ``E_TRAIN`` if it cannot be planned,
+            subjects have no labels to learn from, or the folder is somebody else's.
         StorageError: if the folder cannot be written.
     """
     folds = plan_folds(store, task)
@@ -94,8 +94,13 @@ def open_training(out: Path, store: CohortStore, task: TrainingTask) -> list[Fol
     if not path.exists():
         try:
             out.mkdir(parents=True, exist_ok=True)
+            there = {one.name for one in out.iterdir() if not one.name.startswith(".")}
         except OSError as error:
             raise storage_error(out, error) from error
+        if there - {fold.name for fold in folds}:
+            raise UsageError(
+                "E_TRAIN", f"{out} is no training and not empty; need a new or an empty folder"
+            )
         write_atomic(path, to_json(wanted))
         return folds
     found = read_plan(out)

@@ -37,8 +37,8 @@ class DIOTraining:
     scans, settings and number of threads give the same weights, bit for bit, on a CPU, also where
     :meth:`state` was kept in between; on a GPU sums are taken in any order.
 
-    Several processes that have joined a ``torch.distributed`` group share the pairs of each step,
-    as those of :class:`triton_reg.training.pdd_net.PDDTraining` do.
+    Processes of one ``torch.distributed`` group share the pairs of each step, as those of
+    :class:`triton_reg.training.pdd_net.PDDTraining` do.
 
     Jena et al., "Deep implicit optimization enables robust learnable features for deformable image
     registration", Medical Image Analysis 2025.
@@ -50,8 +50,8 @@ class DIOTraining:
         architecture: the network.
 
     Raises:
-        ValueError: if there are fewer than two scans, nothing to descend on, or pairs that the
-            processes cannot share evenly.
+        ValueError: for fewer than two scans, nothing to descend on, or pairs that the processes
+            cannot share evenly.
     """
 
     def __init__(
@@ -100,8 +100,7 @@ class DIOTraining:
         """One step; returns the mean loss of its pairs.
 
         Raises:
-            DivergedError: if a gradient is not finite.
-            RuntimeError: if all steps are done.
+            RuntimeError: if all steps are done; DivergedError if a gradient is not finite.
         """
         if self.done >= self.settings.steps:
             raise RuntimeError(f"DIOTraining: all {self.settings.steps} steps are done")
