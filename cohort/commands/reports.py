@@ -8,11 +8,11 @@ import typer
 from cohort import terminal
 from cohort.commands.run_text import apart_rows, report_rows
 from cohort.engine.events import pairs_per_hour
-from cohort.engine.results import read_summary
+from cohort.engine.results import SUMMARISED, read_rows, summarise
 from cohort.errors import UsageError
 from cohort.options import Json, StoreMoved, TrustCode, local_path
 from cohort.report.compare_text import notes, runs_table
-from cohort.report.outliers import outliers_of
+from cohort.report.outliers import COLUMNS, outliers
 from cohort.report.page import is_current, write_report
 from cohort.report.written import has_run_tables, write_comparison, write_run_tables
 
@@ -54,8 +54,8 @@ def _report_one(run_dir: Path, store: str | None, trust_code: bool, json: bool) 
 
             tables = write_run_tables(run_dir, store)  # first, as the page vouches for them
             page = write_report(run_dir, store, trust_code=trust_code, progress=progress)
-    summary, rate = read_summary(run_dir), pairs_per_hour(run_dir)
-    apart = outliers_of(run_dir)
+    rows, rate = read_rows(run_dir, (*SUMMARISED, *COLUMNS)), pairs_per_hour(run_dir)
+    summary, apart = summarise(rows), outliers(rows)
     if json:
         document = {"report": page, "tables": tables, "pairs_per_hour": rate}
         document |= {"apart": apart.to_dicts()}

@@ -18,7 +18,7 @@ from cohort.commands.run_text import apart_rows, run_rows
 from cohort.data.store import CohortStore
 from cohort.engine.cluster.workers import check_dashboard
 from cohort.engine.plan import open_run
-from cohort.engine.results import read_summary
+from cohort.engine.results import SUMMARISED, read_rows, summarise
 from cohort.engine.run import RunReport, run
 from cohort.engine.run_folder import take_back
 from cohort.engine.team import Team
@@ -35,7 +35,7 @@ from cohort.options import (
     Workers,
     worker_count,
 )
-from cohort.report.outliers import outliers_of
+from cohort.report.outliers import COLUMNS, outliers
 
 
 @with_groups
@@ -120,11 +120,12 @@ def register(
             on_dashboard=terminal.say_dashboard if dashboard else None,
             options=driving.options(trust_code=choice.trust_code, retry_failed=retry_failed),
         )
-    summary = read_summary(run_dir)
+    rows = read_rows(run_dir, (*SUMMARISED, *COLUMNS))
+    summary = summarise(rows)
     if json:
         terminal.say_json({**terminal.as_json(report), "summary": terminal.as_json(summary)})
     else:
         terminal.say_table(str(run_dir), run_rows(report, summary))
-        if len(apart := outliers_of(run_dir)):
+        if len(apart := outliers(rows)):
             terminal.say_table("stand apart", apart_rows(apart))
     raise typer.Exit(1 if summary.failed else 0)

@@ -20,7 +20,7 @@ Align = Literal["none", "grid", "center", "rigid", "affine"]
 # affines are stored as float32: a voxel on the border must not fall off it for a rounding
 _ROUNDING_VOXELS = 1e-3
 # labels half way between two voxels are those of one and the same side, whatever the rounding
-_TIE_VOXELS = 1e-4
+TIE_VOXELS = 1e-4
 
 
 def anchor_mm(native: Native, align: Align) -> np.ndarray:
@@ -151,7 +151,7 @@ def _nearest(values: np.ndarray, matrix: np.ndarray, shape: tuple[int, ...]) -> 
     A grid that lies half a voxel away would else drop and repeat planes, as roundings fall.
     """
     upwards = matrix.copy()
-    upwards[:3, 3] += _TIE_VOXELS
+    upwards[:3, 3] += TIE_VOXELS
     return _sample(values, upwards, shape, 0)
 
 

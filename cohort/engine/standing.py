@@ -7,9 +7,9 @@ import numpy as np
 APART = 3.5  # robust standard deviations
 _MAD_TO_SD = 1.4826
 FEW = 10  # subjects; of fewer, half may be alike by chance, and then their MAD is next to nothing
-# Among more the MAD can be trusted, and brains that are damaged a little differ by less.
+# of the typical value, among few: of more the MAD can be trusted, and a little damage shows in less
 _LEAST_SPREAD = 0.03
-_SAME = 1e-9
+_SAME = 1e-9  # spreads below are the rounding of equal values
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,12 +1,10 @@
 """Subjects that stand apart in how they register."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from cohort.engine.results import read_rows
 from cohort.engine.standing import APART, Standing
 from cohort.report.tables import done
 
@@ -22,18 +20,8 @@ _JUDGED = (
     ("sdlogj", "sdlogj", 1),
     ("displacement_mean_mm", "displacement in mm", 1),
 )
-
-
+# what of a row is looked at
 COLUMNS = ("status", *(column for column, _, _ in _JUDGED))
-
-
-def outliers_of(run_dir: Path) -> pl.DataFrame:
-    """The :func:`outliers` of a run.
-
-    Raises:
-        StorageError: as :func:`cohort.engine.results.read_table` does.
-    """
-    return outliers(read_rows(run_dir, COLUMNS))
 
 
 def outliers(rows: pl.DataFrame) -> pl.DataFrame:

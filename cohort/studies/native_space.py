@@ -34,8 +34,7 @@ class NativeSubject:
     grid: of its image file, in the file's own axis order. to_native_mm: ``[4, 4]``, working world
     -> native world. image: the file, where it was when it was ingested. sha256: of all its files,
     by role. choices: what was believed of headers in doubt, which holds for other files of its
-    world too. fixed: those that the
-    image's header needed.
+    world too. fixed: those that the image's header needed.
     """
 
     subject_id: str

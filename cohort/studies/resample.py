@@ -10,13 +10,12 @@ from typing import Literal
 
 import numpy as np
 
+from cohort.data.align import TIE_VOXELS
 from cohort.data.geometry import Grid
 from cohort.errors import SubjectError
 from cohort.studies.chain import Chain, sample, slabs
 
 Interpolation = Literal["nearest", "linear"]
-# positions half way between two voxels all go to the upper one, whatever their rounding
-_TIE_VOXELS = 1e-4
 
 
 def resample_volume(values: np.ndarray, grid: Grid, chain: Chain, onto: Grid) -> np.ndarray:
@@ -80,7 +79,7 @@ def _inside(positions: np.ndarray, grid: Grid) -> np.ndarray:
 
 def _nearest(labels: np.ndarray, positions: np.ndarray) -> np.ndarray:
     indices = [
-        np.clip(np.floor(position + 0.5 + _TIE_VOXELS), 0, size - 1).astype(np.intp)
+        np.clip(np.floor(position + 0.5 + TIE_VOXELS), 0, size - 1).astype(np.intp)
         for position, size in zip(positions, labels.shape, strict=True)
     ]
     return labels[tuple(indices)]

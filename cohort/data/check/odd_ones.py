@@ -1,5 +1,4 @@
-"""Subjects whose voxels, field of view, intensities, looks, labels or axes are not those of the
-others."""
+"""Subjects that differ from the others: in voxels, field of view, intensities, looks or labels."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
