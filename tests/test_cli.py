@@ -66,6 +66,7 @@ def test_the_whole_way_from_files_to_a_report(cohort: Cohort, tmp_path: Path) ->
     assert (plan["n_pairs"], plan["store_digest"]) == (2, info["digest"])
     assert cohort("status", run_dir, "--json").json["left"] == 2
     done = cohort("register", store, run_dir, "--workers", 0, "--json").json
+    assert done["apart"] == []
     assert (done["pairs"], done["failed"], done["summary"]["ok"]) == (2, 0, 2)
     status = cohort("status", run_dir, "--json").json
     assert (status["done"], status["left"], status["failures"]) == (2, 0, {})

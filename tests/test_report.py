@@ -1,6 +1,8 @@
 import base64
 import io
+import os
 import re
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from PIL import Image
 
 from cohort.config.method import MethodConfig
 from cohort.data.geometry import Grid
+from cohort.data.storage import ABANDONED_AFTER_S
 from cohort.data.store import CohortStore, Subject
 from cohort.engine.regenerate import PairImages
 from cohort.engine.results import SCHEMA, commit_part, read_rows
@@ -244,6 +247,15 @@ def test_the_page_tells_the_run_and_its_headline():
         assert expected in text or expected.replace(" moved", "  moved") in text, expected
 
 
+def test_surfaces_and_the_way_back_are_told_if_they_were_measured():
+    measured = {"hd95_mm_mean": 4.5, "surface_dice_mean": 0.875, "ice_mm": 0.25}
+    with_them = _plain(_page([_row(*pair, **measured) for pair in PAIRS]))
+    without = _plain(_page(_rows())).partition("How these numbers")[0]
+    for title, text in (("HD95", "4.50 mm"), ("Surface Dice", "0.875"), ("There and back", "0.25")):
+        assert f"{title} {text}" in with_them
+        assert title not in without
+
+
 def test_strings_from_files_are_escaped():
     rows = [
         _row("a", "b", worker=HOSTILE),
@@ -447,6 +459,17 @@ def test_a_subject_that_changed_is_told_in_place_of_its_picture(run_dir):
     page = write_report(run_dir).read_text()
     assert "No picture: b is no longer what it was" in page
     assert page.count("data:image/png;base64,") == 1
+
+
+def test_what_a_killed_report_left_half_written_goes_with_the_next(run_dir):
+    left = [run_dir / "report" / f".tmp-{name}" for name in ("old", "young")]
+    left[0].parent.mkdir()
+    for path in left:
+        path.write_text("half a page")
+    long_ago = time.time() - 2 * ABANDONED_AFTER_S
+    os.utime(left[0], (long_ago, long_ago))
+    write_report(run_dir)
+    assert [path.exists() for path in left] == [False, True]  # another may still write the young
 
 
 def test_a_store_that_moved_is_found_where_it_is_said_to_be(run_dir):

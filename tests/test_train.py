@@ -22,6 +22,7 @@ from cohort.data.ingest import IngestSettings, ingest
 from cohort.data.store import CohortStore, Subject
 from cohort.errors import UsageError
 from cohort.studies.train import News, train
+from cohort.studies.training_files import gather_scores
 from cohort.studies.training_plan import TrainingTask, plan_folds
 from triton_reg import CubeSearch, EvenSearch
 from triton_reg.methods.pdd_model import load_model
@@ -80,6 +81,15 @@ def test_the_same_command_goes_on_after_ctrl_c_with_the_same_bits(
     steps.clear()
     train(store, tmp_path, task(), told=steps.append)
     assert not steps
+
+
+def test_scores_of_folds_stand_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    for number in (10, 2, 1):
+        (tmp_path / f"fold-{number}").mkdir()
+        (tmp_path / f"fold-{number}" / "scores.csv").write_text(f"fold\nfold-{number}\n")
+    gather_scores(tmp_path)
+    rows = (tmp_path / "scores.csv").read_text().splitlines()[1:]
+    assert rows == ["fold-1", "fold-2", "fold-10"]
 
 
 def test_each_fold_is_scored_on_those_that_it_holds_back(store: CohortStore, whole: Path) -> None:

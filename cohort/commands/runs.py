@@ -121,11 +121,12 @@ def register(
             options=driving.options(trust_code=choice.trust_code, retry_failed=retry_failed),
         )
     rows = read_rows(run_dir, (*SUMMARISED, *COLUMNS))
-    summary = summarise(rows)
+    summary, apart = summarise(rows), outliers(rows)
     if json:
-        terminal.say_json({**terminal.as_json(report), "summary": terminal.as_json(summary)})
+        document = {"summary": terminal.as_json(summary), "apart": apart.to_dicts()}
+        terminal.say_json({**terminal.as_json(report), **document})
     else:
         terminal.say_table(str(run_dir), run_rows(report, summary))
-        if len(apart := outliers(rows)):
+        if len(apart):
             terminal.say_table("stand apart", apart_rows(apart))
     raise typer.Exit(1 if summary.failed else 0)

@@ -11,7 +11,7 @@ import polars as pl
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cohort.data.places import Where
-from cohort.data.storage import storage_error, write_atomic
+from cohort.data.storage import sweep, write_atomic
 from cohort.data.store import CohortStore
 from cohort.engine.events import pairs_per_hour
 from cohort.engine.results import SUMMARISED, read_rows, read_table, summarise
@@ -76,10 +76,7 @@ def write_report(
     name = run_dir.resolve().name
     page = render_page(name, spec, rows, scores, cohort, pictures, rate, digest, work)
     path = _page_path(run_dir)
-    try:
-        path.parent.mkdir(exist_ok=True)
-    except OSError as error:
-        raise storage_error(path, error) from error
+    sweep(path.parent)  # also makes it
     write_atomic(path, page.encode())
     return path
 

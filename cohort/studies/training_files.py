@@ -81,6 +81,7 @@ def _csv(titles: tuple[str, ...], rows: list[tuple[Any, ...]]) -> bytes:
 
 def gather_scores(out: Path) -> None:
     """The scores of all folds that are done, in one table."""
-    lines = [path.read_text().splitlines() for path in sorted(out.glob(f"*/{SCORES}"))]
+    paths = sorted(out.glob(f"*/{SCORES}"), key=lambda path: (len(path.parent.name), path))
+    lines = [path.read_text().splitlines() for path in paths]
     rows = [row for one in lines for row in one[1:]]
     write_atomic(out / SCORES, "\n".join([",".join(_SCORE_COLUMNS), *rows, ""]).encode())
