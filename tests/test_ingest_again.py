@@ -6,6 +6,7 @@ import pytest
 from small_cohort import GRID, volume, write_cohort, write_subject
 from small_run import damage
 
+from cohort.data import ingest_subject
 from cohort.data.ingest import IngestSettings, ingest
 from cohort.data.store import CohortStore
 from cohort.errors import StorageError, SubjectError, UsageError
@@ -34,6 +35,28 @@ def test_running_again_ingests_only_what_is_new_or_changed(source, tmp_path):
     assert CohortStore.open(tmp_path / "s").digest != before
 
 
+def test_what_has_the_sizes_and_times_that_it_had_is_not_read(source, tmp_path, monkeypatch):
+    ingest(source, tmp_path / "s", AS_FILE)
+    read = []
+    monkeypatch.setattr(ingest_subject, "hash_files", lambda entry: read.append(entry) or {})
+    assert ingest(source, tmp_path / "s").unchanged == ("a", "b", "c")
+    assert not read
+    # other contents of the same size, with the time of the old ones, as a copying tool sets it
+    path = source / "images/b.nii.gz"
+    before, content = path.stat(), bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert "b" in ingest(source, tmp_path / "s").quarantined
+    assert [entry.subject_id for entry in read] == ["b"]
+
+
+def test_files_that_moved_as_they_are_change_nothing(source, tmp_path):
+    ingest(source, tmp_path / "s", AS_FILE)
+    moved = source.rename(tmp_path / "moved")
+    assert ingest(moved, tmp_path / "s").unchanged == ("a", "b", "c")
+
+
 def test_a_companion_that_appears_or_goes_is_a_change(source, tmp_path):
     ingest(source, tmp_path / "s", AS_FILE)
     (source / "labels/b.nii.gz").unlink()
@@ -60,9 +83,10 @@ def test_a_subject_that_is_damaged_in_the_store_is_made_again_as_it_was(source, 
     store = CohortStore.open(tmp_path / "s")
     before = store.subject_digest("b")
     damage(store, "b")
-    with pytest.raises(SubjectError, match=r"is damaged: .*; ingest it again"):
+    with pytest.raises(SubjectError, match=r"is damaged: .*; ingest it again with --recheck"):
         store.read("b")
-    report = ingest(source, tmp_path / "s")
+    assert ingest(source, tmp_path / "s").unchanged == ("a", "b", "c")  # no array is read
+    report = ingest(source, tmp_path / "s", recheck=True)
     assert (report.ingested, report.unchanged) == (("b",), ("a", "c"))
     assert store.read("b").labels is not None
     assert store.subject_digest("b") == before

@@ -76,12 +76,19 @@ def ingest_command(
     ] = "0deg",
     assume_orientation: AssumeOrientation = None,
     fix_headers: FixHeaders = "",
+    recheck: Annotated[
+        bool,
+        typer.Option(
+            "--recheck", help="Read and compare also what has the sizes and times that it had."
+        ),
+    ] = False,
     workers: Workers = None,
     json: Json = False,
 ) -> None:
     """Bring every scan onto one working grid in a store; broken ones are quarantined.
 
-    Run it again after adding or mending files: only what is new or changed is read.
+    Run it again after adding or mending files: only what is new or changed is read. With --recheck
+    what is damaged in the store is found and made again.
     """
     degrees = parse_degrees(align_search)
     settings = IngestSettings(
@@ -101,7 +108,14 @@ def ingest_command(
             failures += event.status == "quarantined"
             update(event.done, event.total, failures)
 
-        report = ingest(source, store, settings, workers=worker_count(workers), progress=progress)
+        report = ingest(
+            source,
+            store,
+            settings,
+            workers=worker_count(workers),
+            recheck=recheck,
+            progress=progress,
+        )
     if json:
         terminal.say_json({
             "ingested": report.ingested,

@@ -12,7 +12,13 @@ from cohort.data.entries import Rejected, SourceEntry, SourceListing
 from cohort.data.geometry import Grid
 from cohort.data.ingest_settings import IngestSettings
 from cohort.data.ingest_store import open_or_create
-from cohort.data.ingest_subject import Job, Outcome, Status, ingest_subject
+from cohort.data.ingest_subject import (
+    Job,
+    Outcome,
+    Status,
+    ingest_subject,
+    looks_unchanged,
+)
 from cohort.data.places import Where
 from cohort.data.processes import in_processes
 from cohort.data.sources import find_subjects
@@ -53,9 +59,15 @@ def ingest(
     settings: IngestSettings | None = None,
     *,
     workers: int = 1,
+    recheck: bool = False,
     progress: Callable[[IngestEvent], None] | None = None,
 ) -> IngestReport:
-    """Bring every subject of ``source`` that is new or changed into the store."""
+    """Bring every subject of ``source`` that is new or changed into the store.
+
+    A subject whose files have the sizes and times that they had is taken for unchanged. With
+    ``recheck`` the files and the arrays that are stored are read and compared by their checksums,
+    and what is damaged in the store is made again.
+    """
     from triton_reg import __version__  # here, so that importing this module needs no torch
 
     started = time.monotonic()
@@ -63,6 +75,7 @@ def ingest(
     listing = find_subjects(Path(source))
     store = open_or_create(store_at, listing, settings)
     entries, rejected = _refuse_other_spelling(listing, store.subject_ids)
+    refused = store.quarantined
     outcomes: list[Outcome] = []
     total = len(entries) + len(rejected)
 
@@ -70,7 +83,7 @@ def ingest(
         outcomes.append(outcome)
         if outcome.status == "quarantined":
             store.quarantine(outcome.subject_id, outcome.code, outcome.message, outcome.source)
-        elif outcome.status == "unchanged":
+        elif outcome.subject_id in refused:
             store.release(outcome.subject_id)
         if progress is not None:
             event = (outcome.subject_id, outcome.status, outcome.message, len(outcomes), total)
@@ -79,8 +92,13 @@ def ingest(
     for item in rejected:
         note(Outcome(item.subject_id, "quarantined", item.code, item.message, item.source))
     choices = settings.header_choices
-    jobs = [Job(entry, store.address, choices, __version__) for entry in entries]
-    for outcome in in_processes(ingest_subject, jobs, workers):
+    jobs = {entry.subject_id: Job(entry, store.address, choices, __version__) for entry in entries}
+    if not recheck:
+        known = store.each(lambda name: looks_unchanged(store, jobs[name]), list(jobs))
+        for outcome in filter(None, known):
+            note(outcome)
+            del jobs[outcome.subject_id]
+    for outcome in in_processes(ingest_subject, list(jobs.values()), workers):
         note(outcome)
     return _report(outcomes, store.grid, time.monotonic() - started, listing.unused)
 

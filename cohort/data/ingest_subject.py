@@ -9,7 +9,7 @@ import numpy as np
 from cohort.data.align import anchor_mm, bring_to_grid, labelled_outside, translation
 from cohort.data.entries import SourceEntry
 from cohort.data.header_choices import ORIENTATION, HeaderChoices
-from cohort.data.native import Native, hash_files, load_native
+from cohort.data.native import Native, hash_files, load_native, stamp_files
 from cohort.data.places import Where
 from cohort.data.registered import register_to_reference
 from cohort.data.store import CohortStore
@@ -46,8 +46,26 @@ class Outcome:
     outside: float | None = None
 
 
+def looks_unchanged(store: CohortStore, job: Job) -> Outcome | None:
+    """That a subject's files have the sizes and times that its record says; None if they do not.
+
+    Neither the files nor what is stored of them is read.
+    """
+    kept = _kept_record(store, job.entry.subject_id)
+    if kept is None or _choice_withdrawn(kept, job.choices):
+        return None
+    source = {
+        role: {name: fact for name, fact in file.items() if name != "sha256"}
+        for role, file in kept["source"].items()
+    }
+    return _unchanged(job, kept) if source == stamp_files(job.entry) else None
+
+
 def ingest_subject(job: Job) -> Outcome:
-    """Ingest one subject unless it is in the store as it is; only a broken file system raises."""
+    """Ingest one subject unless it is in the store as it is; only a broken file system raises.
+
+    To know that, its files and what is stored of them are read.
+    """
     entry = job.entry
     store = CohortStore.open(job.store)
     kept = _kept_record(store, entry.subject_id)
@@ -57,8 +75,7 @@ def ingest_subject(job: Job) -> Outcome:
             changed = hash_files(entry) != _kept_hashes(kept)
             withdrawn = _choice_withdrawn(kept, job.choices)
             if not changed and not withdrawn and _is_whole(store, entry.subject_id):
-                outside = kept["provenance"]["outside"]
-                return Outcome(entry.subject_id, "unchanged", outside=outside)
+                return _unchanged(job, kept)
         outside = bring_in(store, job, into=store)
     except SubjectError as error:
         code, message = error.code, error.message
@@ -74,6 +91,10 @@ def ingest_subject(job: Job) -> Outcome:
     if changed:  # what is committed was made from files that are no more
         store.remove(entry.subject_id)
     return Outcome(entry.subject_id, "quarantined", code, message, str(entry.image))
+
+
+def _unchanged(job: Job, kept: dict[str, Any]) -> Outcome:
+    return Outcome(job.entry.subject_id, "unchanged", outside=kept["provenance"]["outside"])
 
 
 def _is_whole(store: CohortStore, subject_id: str) -> bool:
@@ -94,12 +115,15 @@ def bring_in(store: CohortStore, job: Job, into: CohortStore) -> float | None:
     Raises:
         SubjectError: if the subject cannot be used.
     """
+    # before they are read: a file that is written to meanwhile is another than the one read
+    stamps = stamp_files(job.entry)
     native = load_native(job.entry, job.choices)
     to_native_mm, found = _aligned(store, native)
     subject = bring_to_grid(native, store.grid, to_native_mm)
     outside = labelled_outside(native, store.grid, to_native_mm)
+    source = {role: {**stamps[role], "sha256": digest} for role, digest in native.sha256.items()}
     provenance = _provenance(store, job, native) | found | {"outside": outside}
-    into.commit(subject, provenance)
+    into.commit(subject, {"source": source, **provenance})
     return outside
 
 
@@ -114,13 +138,9 @@ def _aligned(store: CohortStore, native: Native) -> tuple[np.ndarray, dict[str, 
 
 
 def _provenance(store: CohortStore, job: Job, native: Native) -> dict[str, Any]:
-    """Where a subject came from: files, original header, and the chain to the working grid."""
+    """How a subject came to the working grid: its original header, and the chain from there."""
     settings = store.settings
     return {
-        "source": {
-            role: {"path": str(path.absolute()), "sha256": native.sha256[role]}
-            for role, path in job.entry.files.items()
-        },
         "header": native.header,
         "fixed": native.fixed,
         "native_grid": native.grid.to_json(),

@@ -1,6 +1,7 @@
 """One subject as its files have it: checked, in canonical order, on its native grid."""
 
 import hashlib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,20 @@ def read_segmentation(
     if is_mask and not found.data.any():
         raise SubjectError("E_MASK_EMPTY", f"{path} is 0 everywhere; need voxels inside the mask")
     return found
+
+
+def stamp_files(entry: SourceEntry) -> dict[str, dict[str, Any]]:
+    """Path, size and times of every file of a subject, by role; of one that is not there only the
+    path."""
+    stamps: dict[str, dict[str, Any]] = {}
+    for role, path in entry.files.items():
+        stamps[role] = {"path": str(path.absolute())}
+        with suppress(OSError):
+            found = path.stat()
+            # the second time is the system's own, which copying tools cannot set back
+            times = {"modified_ns": found.st_mtime_ns, "changed_ns": found.st_ctime_ns}
+            stamps[role] |= {"bytes": found.st_size, **times}
+    return stamps
 
 
 def hash_files(entry: SourceEntry) -> dict[str, str]:

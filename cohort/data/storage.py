@@ -53,7 +53,8 @@ def subject_faults(subject_id: str, what: str, path: str) -> Iterator[None]:
             raise storage_error(path, error) from error
         raise SubjectError(
             "E_CORRUPT",
-            f"subject {subject_id}: {what} in {path} is damaged: {error}; ingest it again",
+            f"subject {subject_id}: {what} in {path} is damaged: {error}; ingest it again with"
+            " --recheck",
         ) from error
 
 
