@@ -4,6 +4,7 @@ import fcntl
 import os
 import signal
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,9 @@ from cohort.data.geometry import Grid
 from cohort.data.interrupts import ctrl_c_held
 from cohort.data.store import CohortStore, Subject
 from cohort.engine.choices import PlanSettings
+from cohort.engine.compaction import compact
 from cohort.engine.events import read_events
+from cohort.engine.manifest import load_manifest
 from cohort.engine.plan import open_run
 from cohort.engine.results import read_rows, summarise
 from cohort.engine.run import RunReport, run
@@ -108,6 +111,23 @@ def test_a_stopped_run_goes_on_and_does_no_pair_twice(
     report = run(run_dir, store)
     assert (report.already_done, report.pairs) == (done, 12 - done)
     assert stamps(run_dir).items() >= before.items()
+    assert decided(run_dir).equals(reference)
+
+
+def test_a_run_that_is_stopped_again_and_again_merges_its_parts(
+    store: CohortStore,
+    tmp_path: Path,
+    reference: pl.DataFrame,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("cohort.engine.run.compact", partial(compact, most_parts=1))
+    run_dir = planned(tmp_path / "run", store, tile_size=1)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            run(run_dir, store, progress=stopped_after(2))
+    assert len(load_manifest(run_dir).files) == 1
+    assert len(part_names(run_dir)) == 2
+    run(run_dir, store)
     assert decided(run_dir).equals(reference)
 
 

@@ -19,7 +19,7 @@ from cohort.engine.parts import loose_tiles, read_part
 from cohort.engine.results import SCHEMA, part_path
 from cohort.errors import StorageError
 
-MOST_PARTS = 1000  # beyond which a run's end compacts them
+MOST_PARTS = 1000  # beyond which a driver compacts them, before and after its work
 _FILE_BYTES = 256 * 2**20
 _GROUP_ROWS = 64 * 1024
 

@@ -170,6 +170,7 @@ def _left(run_dir: Path, spec: RunSpec, lease: Lease, team: Team, *, retry_faile
     keep_copy(run_dir)
     if not lease.stolen:  # else its writers may be alive
         sweep_run(run_dir)
+        compact(run_dir)  # a run that is always stopped would do so never
     if retry_failed:
         set_aside_failed(run_dir)
     done = {tile for tile in committed_tiles(run_dir) if _TILE_ID.fullmatch(tile)}
