@@ -5,28 +5,32 @@
 or, 130, by ``cohort stop``.
 """
 
+import signal
 import sys
 from collections.abc import Callable
 from typing import NoReturn
 
 from cohort import terminal
+from cohort.data.interrupts import endings_unwound
 from cohort.engine.stop import Stopped
 from cohort.errors import CohortError, StorageError
 
 _USAGE, _INTERRUPTED = 2, 130  # what typer makes of wrong usage, and of Ctrl-C
+_SIGNALLED = (_INTERRUPTED, 128 + signal.SIGTERM, 128 + signal.SIGHUP)
 _STOPPED = "stopped; the same command goes on from here"
 
 
 def ended(call: Callable[[], object]) -> None:
     """Call; errors become one sentence, with ``--json`` an object too, and an exit code."""
     try:
-        call()
+        with endings_unwound():
+            call()
     except CohortError as error:
         _fail(error)
     except OSError as error:
         _fail(StorageError("E_STORAGE", f"{error}. Nothing committed is lost; run again"))
     except SystemExit as stop:
-        if stop.code == _INTERRUPTED:
+        if stop.code in _SIGNALLED:
             terminal.complain(_STOPPED)
         if stop.code == _USAGE and "--json" in sys.argv:
             # said on stderr; who reads JSON is told at least that

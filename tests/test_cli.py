@@ -16,8 +16,10 @@ from helpers import tiny_cohort
 from small_run import damage, part_names
 
 from cohort import cli
+from cohort.data.interrupts import endings_held, endings_unwound
 from cohort.data.store import CohortStore
 from cohort.engine import progress
+from cohort.engine.stop import signals_answered
 
 GRID = "16x18x16@10mm"
 QUICK = ("--set", "features=intensity", "--set", "levels=2", "--set", "solves=1",
@@ -271,6 +273,26 @@ def test_ctrl_c_says_how_to_go_on(cohort: Cohort, run_dir: Path, monkeypatch) ->
     shown = cohort("status", run_dir)
     assert shown.code == 130
     assert shown.err == "error stopped; the same command goes on from here\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_any_command_says_how_to_go_on(
+    cohort: Cohort, run_dir: Path, monkeypatch, number: signal.Signals
+) -> None:
+    monkeypatch.setattr(progress, "read_rows", lambda *_: signal.raise_signal(number))
+    shown = cohort("status", run_dir)
+    assert shown.code == 128 + number
+    assert shown.err == "error stopped; the same command goes on from here\n"
+
+
+def test_nohup_is_kept_to(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with endings_unwound(), endings_held(), signals_answered(tmp_path) as came:
+            signal.raise_signal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert not came
 
 
 @pytest.mark.slow

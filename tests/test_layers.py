@@ -29,7 +29,7 @@ ALLOWED = {
         "cohort.config", "cohort.data", "cohort.engine", "cohort.errors", "cohort.options",
         "cohort.report", "cohort.studies", "cohort.terminal", "triton_reg",
     },
-    "cohort.endings": {"cohort.engine", "cohort.errors", "cohort.terminal"},
+    "cohort.endings": {"cohort.data", "cohort.engine", "cohort.errors", "cohort.terminal"},
     "cohort.options": {"cohort.errors"},
     "cohort.terminal": set(),
     "cohort.studies": {

@@ -87,7 +87,10 @@ def signals_answered(run_dir: Path) -> Iterator[list[int]]:
             raise KeyboardInterrupt
         request_stop(run_dir)
 
-    before = {number: signal.signal(number, answer) for number in _SIGNALS}
+    # nohup has its processes ignore that the terminal closes
+    is_closing_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    heard = [one for one in _SIGNALS if one != signal.SIGHUP or not is_closing_ignored]
+    before = {number: signal.signal(number, answer) for number in heard}
     try:
         yield came
     finally:
