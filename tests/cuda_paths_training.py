@@ -11,7 +11,7 @@ from helpers import tiny_cohort
 from pretend_cuda import gpu
 
 from cohort.data.store import CohortStore
-from cohort.studies import train as study
+from cohort.studies import training_course
 from triton_reg.training.dio import DIOTraining
 from triton_reg.training.pdd_net import PDDTraining
 from triton_reg.training.scans import Scans, pair_scores
@@ -82,14 +82,14 @@ def test_the_command(
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(study, "_CHECKPOINT_EVERY", 1)
+    monkeypatch.setattr(training_course, "_CHECKPOINT_EVERY", 1)
     given = [one for text in SETS[method] for one in ("--set", text)]
     call = (
         "train", store.path, tmp_path / "out", "--method", method, "--device", "cuda",
         "--steps", 3, "--folds", 2, *given,
     )  # fmt: skip
     with monkeypatch.context() as stopped:
-        stopped.setattr(study, "_news", stop)
+        stopped.setattr(training_course, "_news", stop)
         assert cohort(*call).code != 0
     assert (tmp_path / "out" / "fold-1" / "checkpoint.pt").exists()
     shown = cohort(*call, "--json")

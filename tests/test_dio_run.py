@@ -23,7 +23,8 @@ from cohort.engine.team import Team
 from cohort.engine.workbench import Workbench
 from cohort.errors import UsageError
 from cohort.report.views import pair_views
-from cohort.studies.train import News, train
+from cohort.studies.train import train
+from cohort.studies.training_course import News
 from cohort.studies.training_plan import TrainingTask
 from triton_reg import DIO, Architecture, LearnedFeatures, MindSSC, PDDNet, VoxelOpt
 from triton_reg.features.pretrained import card_of, load_features, save_features

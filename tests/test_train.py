@@ -5,11 +5,13 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import pytest
@@ -21,14 +23,16 @@ from cohort.config.training import training_config
 from cohort.data.ingest import IngestSettings, ingest
 from cohort.data.store import CohortStore, Subject
 from cohort.errors import UsageError
-from cohort.studies.train import News, train
+from cohort.studies.train import train
+from cohort.studies.training_course import News
 from cohort.studies.training_files import gather_scores
 from cohort.studies.training_plan import TrainingTask, plan_folds
 from triton_reg import CubeSearch, EvenSearch
 from triton_reg.methods.pdd_model import load_model
+from triton_reg.training.parallel import ProcessesLostError
 from triton_reg.training.pdd_net import PDDTraining
 from triton_reg.training.pdd_settings import UNTRAINED, TrainingSettings
-from triton_reg.training.scans import Scans, mean_dice, pair_scores
+from triton_reg.training.scans import Scans, pair_scores
 from triton_reg.training.validated import Schedule
 
 QUICK = ("--set", "channels=4", "--set", "width=5", "--set", "recompute=false")
@@ -55,24 +59,31 @@ def whole(store: CohortStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def stopping(at: int):
+class Killed(Exception):
+    """What ends a training with no time to keep anything."""
+
+
+def stopping(at: int, how: type[BaseException] = KeyboardInterrupt):
     def told(news: News) -> None:
         if news.step == at:
-            raise KeyboardInterrupt
+            raise how
 
     return told
 
 
 @pytest.mark.slow
-def test_the_same_command_goes_on_after_ctrl_c_with_the_same_bits(
-    store: CohortStore, whole: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    ("how", "next_step"), [(KeyboardInterrupt, 29), (SystemExit, 29), (Killed, 26)]
+)
+def test_the_same_command_goes_on_after_a_stop_with_the_same_bits(
+    store: CohortStore, whole: Path, tmp_path: Path, how: type[BaseException], next_step: int
 ) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        train(store, tmp_path, task(), told=stopping(28))
+    with pytest.raises(how):
+        train(store, tmp_path, task(), told=stopping(28, how))
     assert not (tmp_path / "fold-1" / "model.safetensors").exists()
     steps: list[News] = []
     train(store, tmp_path, task(), told=steps.append)
-    assert [news.step for news in steps if news.fold == "fold-1"] == [26, 27, 28, 29, 30]
+    assert [one.step for one in steps if one.fold == "fold-1"] == [*range(next_step, 31)]
     for name in ("fold-1", "fold-2"):
         one, other = (load_model(out / name / "model.safetensors") for out in (tmp_path, whole))
         assert one.fingerprint == other.fingerprint
@@ -90,6 +101,37 @@ def test_scores_of_folds_stand_in_the_order_of_their_numbers(tmp_path: Path) -> 
     gather_scores(tmp_path)
     rows = (tmp_path / "scores.csv").read_text().splitlines()[1:]
     assert rows == ["fold-1", "fold-2", "fold-10"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_within_a_step_keeps_the_step(
+    cohort: Cohort, store: CohortStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number
+) -> None:
+    whole_loss = PDDTraining.loss
+
+    def interrupted(self: PDDTraining, *given) -> torch.Tensor:
+        if self.done == 2:
+            signal.raise_signal(number)
+        return whole_loss(self, *given)
+
+    monkeypatch.setattr(PDDTraining, "loss", interrupted)
+    shown = cohort("train", store.path, tmp_path, "--steps", 5, *QUICK)
+    assert shown.code == 128 + number
+    assert shown.err.endswith("stopped; the same command goes on from here\n")
+    kept = torch.load(tmp_path / "all" / "checkpoint.pt", weights_only=True)
+    assert kept["training"]["done"] == len(kept["losses"]) == 3
+
+
+def test_a_process_that_is_gone_is_told(
+    cohort: Cohort, store: CohortStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(*_: object) -> None:
+        raise ProcessesLostError("another process of this training is gone: closed")
+
+    monkeypatch.setattr("triton_reg.training.pdd_net.add_over_processes", lost)
+    shown = cohort("train", store.path, tmp_path, "--steps", 5, *QUICK)
+    assert shown.code == 5
+    assert "E_WORKER_LOST: another process of this training is gone: closed." in shown.err
 
 
 def test_each_fold_is_scored_on_those_that_it_holds_back(store: CohortStore, whole: Path) -> None:
@@ -277,7 +319,7 @@ def test_hippocampi_overlap_better_than_with_random_features(tmp_path: Path) -> 
     for _ in range(settings.steps):
         training.step()
     before, after = (
-        mean_dice(pair_scores(method, scans, pairs, scans.structures))
+        fmean(one.dice for one in pair_scores(method, scans, pairs, scans.structures))
         for method in (untrained, training.trained())
     )
     assert after > before + 0.04
@@ -427,9 +469,9 @@ def test_slow_steps_are_kept_by_the_clock(
     store: CohortStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter(range(0, 10**6, 25))  # each look at it is 25 s later
-    monkeypatch.setattr("cohort.studies.train.monotonic", lambda: next(clock))
-    with pytest.raises(KeyboardInterrupt):
-        train(store, tmp_path, task(6), only=1, told=stopping(4))
+    monkeypatch.setattr("cohort.studies.training_course.monotonic", lambda: next(clock))
+    with pytest.raises(Killed):
+        train(store, tmp_path, task(6), only=1, told=stopping(4, Killed))
     steps: list[News] = []
     train(store, tmp_path, task(6), only=1, told=steps.append)
     assert [news.step for news in steps] == [4, 5, 6]

@@ -1,17 +1,20 @@
 """Training of PDD-Net, on a problem of three small subjects."""
 
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from helpers import ellipsoids, smooth_volume
-from torch.multiprocessing.spawn import spawn
+from torch.multiprocessing.spawn import ProcessExitedException, spawn
 
 from triton_reg import EvenSearch, Obelisk, PDDNet
 from triton_reg.methods.pdd_model import load_model, save_model
 from triton_reg.training.augment import random_affine, transformed
-from triton_reg.training.folds import held_back
+from triton_reg.training.folds import MOST_PAIRS, held_back, some_pairs
+from triton_reg.training.parallel import ProcessesLostError
 from triton_reg.training.pdd_net import PDDTraining
 from triton_reg.training.pdd_settings import UNTRAINED, TrainingSettings
 from triton_reg.training.scans import Scans, pair_scores
@@ -77,14 +80,15 @@ def test_keeping_less_in_memory_changes_no_gradient() -> None:
 def test_a_training_goes_on_from_its_state_bit_for_bit(tmp_path: Path) -> None:
     whole = validated()
     while not whole.is_over:
-        whole.step()
+        advance(whole)
     first, second = validated(), validated()
-    for _ in range(5):
-        first.step()
+    while first.training.done < 6:
+        advance(first)
+    assert first.is_due  # and is so after it went on
     torch.save(first.state(), tmp_path / "state.pt")
     second.load_state(torch.load(tmp_path / "state.pt", weights_only=True))
     while not second.is_over:
-        second.step()
+        advance(second)
     assert second.losses == whole.losses
     assert second.dices == whole.dices
     assert same(second.training, whole.training)
@@ -97,17 +101,26 @@ def validated(patience: int = 9, steps: int = 12) -> ValidatedTraining:
     return ValidatedTraining(training, steps, scans(4).only([3, 1]), STRUCTURES, schedule)
 
 
+def advance(course: ValidatedTraining) -> None:
+    if course.is_due:
+        course.validate()
+    else:
+        course.step()
+
+
 def test_a_training_stops_when_it_no_longer_helps(monkeypatch: pytest.MonkeyPatch) -> None:
     course = validated(patience=2, steps=30)
     dices = iter([0.5, 0.7, 0.6, 0.65, 0.9])
     score = pair_scores(METHOD, scans(), [(0, 1)], STRUCTURES)[0]
     monkeypatch.setattr(
         "triton_reg.training.validated.pair_scores",
-        lambda *_: [score._replace(dice=next(dices))],
+        lambda _, __, pairs, ___: [
+            score._replace(dice=dice) for dice in [next(dices)] for _ in pairs
+        ],
     )
     best = None
     while not course.is_over:
-        course.step()
+        advance(course)
         if course.training.done == 6:
             best = course.training.trained().fingerprint
     assert course.dices == {3: 0.5, 6: 0.7, 9: 0.6, 12: 0.65}
@@ -138,6 +151,66 @@ def in_group(rank: int, folder: Path, settings: TrainingSettings) -> None:
     parameters = [one.detach() for one in training.parameters]
     torch.save({"losses": losses, "parameters": parameters}, folder / f"{rank}.pt")
     torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_is_named_by_the_others(tmp_path: Path) -> None:
+    with pytest.raises(ProcessExitedException):  # of the one that killed itself
+        spawn(left_alone, (tmp_path,), nprocs=2)
+    assert "another process of this training is gone" in (tmp_path / "said").read_text()
+
+
+def left_alone(rank: int, folder: Path) -> None:
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/group", rank=rank, world_size=2
+    )
+    training = PDDTraining(scans(), replace(SETTINGS, pairs=2), METHOD)
+    training.step()
+    if rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # spawn ends the others of itself
+    try:
+        training.step()
+    except ProcessesLostError as error:
+        (folder / "said").write_text(str(error))
+
+
+@pytest.mark.slow
+def test_processes_share_a_validation_and_agree_on_it(tmp_path: Path) -> None:
+    alone = validated_course()
+    spawn(validated_in_group, (tmp_path,), nprocs=2)
+    for rank in range(2):
+        assert torch.load(tmp_path / f"{rank}.pt", weights_only=True) == alone.dices
+
+
+def validated_course() -> ValidatedTraining:
+    """A training to its end whose three validating subjects have six pairs."""
+    training = PDDTraining(scans(), replace(SETTINGS, steps=2, pairs=2), METHOD)
+    schedule = Schedule(every=1)
+    course = ValidatedTraining(training, 2, scans(4).only([3, 1, 0]), STRUCTURES, schedule)
+    while not course.is_over:
+        advance(course)
+    return course
+
+
+def validated_in_group(rank: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/group", rank=rank, world_size=2
+    )
+    torch.save(validated_course().dices, folder / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_a_validation_has_a_bounded_number_of_pairs_of_its_seed() -> None:
+    assert some_pairs(3, 0) == [(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)]
+    chosen = some_pairs(100, 4)
+    assert len(set(chosen)) == MOST_PAIRS == 200
+    assert all(fixed != moving for fixed, moving in chosen)
+    assert chosen == some_pairs(100, 4) != some_pairs(100, 5)
+    many = Scans.of(torch.zeros(100, 1, 2, 2, 2))
+    training = PDDTraining(scans(), SETTINGS, METHOD)
+    assert ValidatedTraining(training, 1, many, STRUCTURES, Schedule(), 4).pairs == chosen
 
 
 def test_without_validation_the_last_weights_count() -> None:
@@ -230,5 +303,5 @@ def test_a_validation_without_a_shared_structure_stops_nothing_and_chooses_nothi
     training = PDDTraining(scans(), replace(SETTINGS, steps=3), METHOD)
     course = ValidatedTraining(training, 3, bare, STRUCTURES, schedule)
     while not course.is_over:
-        course.step()
+        advance(course)
     assert (training.done, course.dices, course.best_step) == (3, {}, 0)

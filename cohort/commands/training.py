@@ -62,7 +62,8 @@ def train_command(
     """Train the features of a method on the subjects of a store.
 
     Writes a model, its curve and its scores for each fold, and a report. The same command again
-    goes on where it was. `cohort register STORE RUN --method pdd_net --set features=obelisk --set
+    goes on where it was. Validations and scores are of at most 200 pairs, drawn by the seed.
+    `cohort register STORE RUN --method pdd_net --set features=obelisk --set
     weights=OUT/fold-1/model.safetensors` registers with a model; features that dio has learned
     serve every method, with `--set features=learned`. `torchrun --nproc-per-node 8
     --no-python cohort train STORE OUT --device cuda --set pairs=8` shares the pairs of each step

@@ -1,15 +1,10 @@
 """Training on the subjects of a store: fold by fold, resumable, with a model and scores of each."""
 
-import io
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import permutations
 from pathlib import Path
-from pickle import UnpicklingError
-from statistics import fmean
-from time import monotonic
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +12,8 @@ from torch import Tensor
 from cohort.data.one_thread import one_thread
 from cohort.data.storage import sweep, to_json, write_atomic
 from cohort.data.store import CohortStore
-from cohort.errors import StorageError, UsageError
+from cohort.errors import SchedulerError, UsageError
+from cohort.studies.training_course import CHECKPOINT, News, resume, run_course
 from cohort.studies.training_files import (
     CARD,
     HISTORY,
@@ -31,36 +27,11 @@ from cohort.studies.training_files import (
 from cohort.studies.training_plan import Fold, TrainingTask, forget_training, open_training
 from cohort.studies.training_scans import read_scans, scored_structures
 from triton_reg import Method
-from triton_reg.training.folds import shuffled
-from triton_reg.training.gradients import DivergedError
-from triton_reg.training.parallel import leads, wait_for_all
+from triton_reg.training.folds import some_pairs
+from triton_reg.training.parallel import ProcessesLostError, leads, wait_for_all
 from triton_reg.training.recipe import Training
 from triton_reg.training.scans import PairScore, Scans, pair_scores
 from triton_reg.training.validated import ValidatedTraining
-
-MOST_PAIRS = 200
-_CHECKPOINT = "checkpoint.pt"
-_CHECKPOINT_EVERY, _CHECKPOINT_EVERY_S = 25, 60.0  # steps, and where they are slow
-
-
-class News(NamedTuple):
-    """How far the training of one fold is.
-
-    Attributes:
-        fold: its name.
-        step: the last one.
-        steps: at most.
-        loss: mean of the last 20.
-        dice: of the last validation.
-        is_validated: whether that was at this step.
-    """
-
-    fold: str
-    step: int
-    steps: int
-    loss: float
-    dice: float | None
-    is_validated: bool
 
 
 @dataclass(frozen=True)
@@ -84,7 +55,8 @@ def train(
 ) -> list[Trained]:
     """Train every fold that has no model yet, and score it on the subjects that it holds back.
 
-    Stop it at any time: the same call goes on from the last checkpoint and ends with the same bits.
+    Stop it at any time: the same call goes on from the last step, or if it was killed from the last
+    checkpoint, and ends with the same bits.
 
     Args:
         store: the subjects.
@@ -100,8 +72,26 @@ def train(
     Raises:
         UsageError: ``E_PLAN_MISMATCH`` if the folder holds another training; ``E_TRAIN`` if there
             are too few subjects or labels, or no such fold.
+        SchedulerError: ``E_WORKER_LOST`` if another process of the group is gone.
         SubjectError, StorageError: if a subject or a file cannot be read or written.
     """
+    try:
+        return _trained(store, out, task, only, device, told, started)
+    except ProcessesLostError as error:
+        raise SchedulerError(
+            "E_WORKER_LOST", f"{error}. What was kept last is there; the same command goes on"
+        ) from None
+
+
+def _trained(
+    store: CohortStore,
+    out: Path,
+    task: TrainingTask,
+    only: int | None,
+    device: torch.device | None,
+    told: Callable[[News], None] | None,
+    started: Callable[[str, int], None] | None,
+) -> list[Trained]:
     if leads():
         open_training(out, store, task)
         sweep(out)
@@ -146,19 +136,13 @@ def _train_fold(
         raise UsageError("E_TRAIN", f"{store.where}, {fold.name}: {error}") from None
     sweep(folder)  # also makes it
     structures = scored_structures(task, learned.structures, validation)
-    course = ValidatedTraining(training, task.recipe.steps, validation, structures, task.schedule)
-    _resume(course, folder / _CHECKPOINT)
+    course = ValidatedTraining(
+        training, task.recipe.steps, validation, structures, task.schedule, task.recipe.seed
+    )
+    resume(course, folder / CHECKPOINT)
     if started is not None and leads():
         started(fold.name, training.parameter_count)
-    kept_s = monotonic()
-    while not course.is_over:
-        _step(course, fold)
-        is_due = training.done % _CHECKPOINT_EVERY == 0
-        if leads() and (is_due or monotonic() - kept_s > _CHECKPOINT_EVERY_S):
-            _keep(course, folder / _CHECKPOINT)
-            kept_s = monotonic()
-        if told is not None and leads():
-            told(_news(course, fold.name))
+    run_course(course, fold.name, folder / CHECKPOINT, told)
     if leads():
         _write_fold(store, folder, task, fold, course, learned.structures)
 
@@ -168,14 +152,6 @@ def _begun(task: TrainingTask, learned: Scans) -> Training:
     if task.recipe.needs_labels and not len(learned.structures):
         raise ValueError("--supervision labels needs labels other than 0 to learn from, got none")
     return task.recipe.start(learned)
-
-
-def _step(course: ValidatedTraining, fold: Fold) -> None:
-    at = course.training.done + 1
-    try:
-        course.step()
-    except DivergedError as error:
-        raise UsageError("E_TRAIN", f"{fold.name}, step {at}: {error}, in another folder") from None
 
 
 def _write_fold(
@@ -194,31 +170,7 @@ def _write_fold(
     write_atomic(folder / SCORES, score_table(fold, scores))
     write_atomic(folder / CARD, to_json(card))
     task.recipe.save(folder / MODEL, method, card)  # last: it says that the fold is done
-    (folder / _CHECKPOINT).unlink(missing_ok=True)
-
-
-def _resume(course: ValidatedTraining, path: Path) -> None:
-    if not path.exists():
-        return
-    try:
-        # wherever it was kept; a random state has to stay on the CPU
-        course.load_state(torch.load(path, map_location="cpu", weights_only=True))
-    except (OSError, EOFError, RuntimeError, KeyError, ValueError, UnpicklingError) as error:
-        raise StorageError(
-            "E_CORRUPT", f"{path} is no checkpoint of this training: {error}; remove it"
-        ) from None
-
-
-def _keep(course: ValidatedTraining, path: Path) -> None:
-    content = io.BytesIO()
-    torch.save(course.state(), content)
-    write_atomic(path, content.getvalue())
-
-
-def _news(course: ValidatedTraining, fold: str) -> News:
-    last, step = list(course.dices.values())[-1:], course.training.done
-    loss, dice = fmean(course.losses[-20:]), last[0] if last else None
-    return News(fold, step, course.steps, loss, dice, step in course.dices)
+    (folder / CHECKPOINT).unlink(missing_ok=True)
 
 
 def _scored(
@@ -229,9 +181,7 @@ def _scored(
     names = fold.held_back or fold.validation
     if len(names) < 2:
         return []
-    pairs = list(permutations(range(len(names)), 2))
-    if len(pairs) > MOST_PAIRS:
-        pairs = [pairs[at] for at in sorted(shuffled(len(pairs), task.recipe.seed)[:MOST_PAIRS])]
+    pairs = some_pairs(len(names), task.recipe.seed)
     scans = read_scans(store, names).to(learned.device)
     structures = scored_structures(task, learned, scans)
     if not len(structures):

@@ -35,6 +35,7 @@ def model_card(
         **task.recipe.facts(),
         "parameters": course.training.parameter_count,
         "steps_done": course.training.done,
+        "validation_pairs": len(course.pairs),
         "validation_dice": course.dices.get(course.best_step),
         "best_step": course.best_step or course.training.done,
         "scores_of": "held back" if fold.held_back else "validation",

@@ -1,6 +1,10 @@
-"""Which subjects are held back from training, fold by fold."""
+"""Which subjects are held back from training, and which of their pairs are looked at."""
+
+from itertools import permutations
 
 import torch
+
+MOST_PAIRS = 200  # whose mean is known to a fifteenth of how much pairs differ
 
 
 def held_back(count: int, folds: int, seed: int) -> list[list[int]]:
@@ -25,3 +29,11 @@ def held_back(count: int, folds: int, seed: int) -> list[list[int]]:
 def shuffled(count: int, seed: int) -> list[int]:
     """The numbers below ``count`` in a random order."""
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
+
+
+def some_pairs(count: int, seed: int) -> list[tuple[int, int]]:
+    """Ordered pairs of ``count`` subjects, ascending: all, or `MOST_PAIRS` of them at random."""
+    pairs = list(permutations(range(count), 2))
+    if len(pairs) <= MOST_PAIRS:
+        return pairs
+    return [pairs[at] for at in sorted(shuffled(len(pairs), seed)[:MOST_PAIRS])]

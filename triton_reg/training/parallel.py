@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -9,6 +10,12 @@ import torch.distributed as dist
 from torch import Tensor
 
 Item = TypeVar("Item")
+# the others wait while the first scores; torch gives up after half an hour, or ten minutes
+_LONGEST_WAIT = timedelta(days=1)
+
+
+class ProcessesLostError(RuntimeError):
+    """Another process of the group is gone, so that there is no next step."""
 
 
 @contextmanager
@@ -24,7 +31,7 @@ def group_of_torchrun(device: str) -> Iterator[torch.device]:
     if not dist.is_torchelastic_launched():
         yield torch.device(device)
         return
-    dist.init_process_group("nccl" if device == "cuda" else "gloo")
+    dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=_LONGEST_WAIT)
     try:
         own = torch.device(device)
         if device == "cuda":
@@ -41,9 +48,14 @@ def leads() -> bool:
 
 
 def wait_for_all() -> None:
-    """Until every process of the group is here."""
+    """Until every process of the group is here.
+
+    Raises:
+        ProcessesLostError: if one of them is gone.
+    """
     if _processes() > 1:
-        dist.barrier()
+        with _losses_named():
+            dist.barrier()
 
 
 def check_shares(count: int) -> None:
@@ -61,14 +73,28 @@ def own_share(items: Sequence[Item]) -> Sequence[Item]:
 
 
 def add_over_processes(tensors: Sequence[Tensor]) -> None:
-    """Replace each tensor by its sum over the processes of the group, in one message."""
+    """Replace each tensor by its sum over the processes of the group, in one message.
+
+    Raises:
+        ProcessesLostError: if one of them is gone.
+    """
     if _processes() == 1:
         return
     together = torch.cat([tensor.flatten() for tensor in tensors])
-    dist.all_reduce(together)
+    with _losses_named():
+        dist.all_reduce(together)
     parts = together.split([tensor.numel() for tensor in tensors])
     for tensor, part in zip(tensors, parts, strict=True):
         tensor.copy_(part.view_as(tensor))
+
+
+@contextmanager
+def _losses_named() -> Iterator[None]:
+    """Whatever a message between processes raises, as what it means; torch has no type for it."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise ProcessesLostError(f"another process of this training is gone: {error}") from error
 
 
 def _processes() -> int:

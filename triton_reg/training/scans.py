@@ -1,6 +1,5 @@
 """Subjects to train on, and how well a method overlaps their labels."""
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -109,9 +108,3 @@ def pair_scores(
             values = before, after, smooth.sdlogj, smooth.folding
             scores.append(PairScore(fixed, moving, *(value.item() for value in values)))
     return scores
-
-
-def mean_dice(scores: Sequence[PairScore]) -> float:
-    """Over the pairs that share a structure; 0 where none does."""
-    found = [score.dice for score in scores if math.isfinite(score.dice)]
-    return sum(found) / max(len(found), 1)
