@@ -100,6 +100,11 @@ def say_json(document: dict[str, Any]) -> None:
     _console.print(json.dumps(document, default=str), markup=False)
 
 
+def caution(message: str) -> None:
+    """What people should know and no command refuses, on stderr."""
+    _errors.print(f"[bold yellow]caution[/] {escape(message)}")
+
+
 def complain(message: str) -> None:
     """One error for people, on stderr."""
     _errors.print(f"[bold red]error[/] {escape(message)}")

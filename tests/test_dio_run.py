@@ -20,6 +20,7 @@ from cohort.engine.regenerate import regenerate_pair
 from cohort.engine.results import read_rows
 from cohort.engine.run import run
 from cohort.engine.team import Team
+from cohort.engine.voxel_caution import voxel_caution
 from cohort.engine.workbench import Workbench
 from cohort.errors import UsageError
 from cohort.report.views import pair_views
@@ -156,6 +157,26 @@ def test_learned_features_serve_every_method(name: str, kind: type, learned: Pat
     assert isinstance(method, kind)
     assert method.features.scale == 0.5  # type: ignore[attr-defined]
     assert method.fingerprint != config(*said[:2], name=name).build().fingerprint
+
+
+@pytest.mark.parametrize(
+    ("spacing_mm", "said"),
+    [
+        ((4.0, 4.0, 4.0), None),
+        ((1.0, 2.0, 4.2), None),  # seen as coarse as they were learned from, within a tenth
+        ((8.0, 4.0, 4.0), "of 4 x 4 x 4 mm, and the store has 8 x 4 x 4 mm; they may"),
+        ((1.5, 4.0, 4.0), "has 1.5 x 4 x 4 mm, which they see as coarse as 3 x 4 x 4;"),
+    ],
+    ids=str,
+)
+def test_learned_features_are_doubted_where_voxels_differ(
+    learned: Path, spacing_mm: tuple[float, float, float], said: str | None
+) -> None:
+    asked = config("features=learned", f"weights={learned}", name="voxelopt")
+    method = asked.for_cohort(has_masks=False, spacing_mm=spacing_mm)
+    found = voxel_caution(method.settings, spacing_mm)
+    assert found is None if said is None else said in str(found)
+    assert voxel_caution(config(name="voxelopt").settings, spacing_mm) is None
 
 
 @pytest.mark.parametrize("name", ["dio", "voxelopt", "pdd_net"])

@@ -20,6 +20,7 @@ from command_line import Cohort
 from helpers import shared_data, tiny_cohort
 
 from cohort.config.training import training_config
+from cohort.data.geometry import Grid
 from cohort.data.ingest import IngestSettings, ingest
 from cohort.data.store import CohortStore, Subject
 from cohort.errors import UsageError
@@ -169,6 +170,26 @@ def test_a_model_registers_a_run(
     )  # fmt: skip
     assert shown.code == 0, shown.err
     assert shown.json["summary"]["ok"] == 3
+    assert "W_VOXEL_SIZE" not in shown.err
+
+
+def test_a_model_is_doubted_on_voxels_of_another_size(
+    cohort: Cohort, store: CohortStore, whole: Path, tmp_path: Path
+) -> None:
+    model = whole / "fold-1" / "model.safetensors"
+    assert json.loads((model.parent / "card.json").read_text())["spacing_mm"] == [2, 2, 2]
+    coarse = Grid(store.grid.shape, store.grid.affine * np.array([2.0, 2.0, 2.0, 1.0]))
+    other = CohortStore.create(tmp_path / "coarse.zarr", coarse, settings={})
+    for name in store.subject_ids[:2]:
+        other.commit(store.read(name), {"source": None})
+    given = ("--method", "pdd_net", "--set", "features=obelisk", "--set", f"weights={model}")
+    shown = cohort("plan", other.path, tmp_path / "run", *given, "--no-trial", "--json")
+    assert shown.code == 0
+    assert "caution W_VOXEL_SIZE: these features were learned from voxels of 2 x 2 x 2 mm" in (
+        shown.err
+    )
+    assert "the store has 4 x 4 x 4 mm;" in shown.err
+    assert shown.json["pairs"] == "all"
 
 
 def test_the_command_says_what_it_did_and_writes_a_page(

@@ -20,6 +20,7 @@ from cohort.engine.plan import check_first_plan, tiles_of
 from cohort.engine.room import size_text
 from cohort.engine.spec import RunSpec
 from cohort.engine.team import Team
+from cohort.engine.voxel_caution import voxel_caution
 from cohort.errors import UsageError
 
 WORKERS = (1, 8, 64, 512)
@@ -99,6 +100,17 @@ def _refuse_what_cannot_fit(run_dir: Path, own: Estimate) -> None:
             f"the rows of {run_dir} will take {own.written_bytes / 1e9:,.1f} GB and"
             f" {disk / 1e9:,.1f} GB are free; use another disk, or fewer --pairs",
         )
+
+
+def say_cautions(spec: RunSpec, store: CohortStore) -> None:
+    """What is doubtful about a run, if anything is.
+
+    Raises:
+        UsageError: ``E_WEIGHTS`` if a file of weights is of no use.
+    """
+    said = voxel_caution(spec.method.settings, store.grid.spacing_mm)
+    if said is not None:
+        terminal.caution(said)
 
 
 def plan_rows(spec: RunSpec) -> dict[str, object]:

@@ -12,6 +12,7 @@ from cohort.commands.planning import (
     estimates_of,
     is_worth_a_trial,
     plan_rows,
+    say_cautions,
     with_trial,
 )
 from cohort.commands.run_text import apart_rows, run_rows
@@ -63,6 +64,7 @@ def plan(
     is_new = not (run_dir / "run.json").exists()
     with terminal.waiting("planning", quiet=json):
         spec = open_run(run_dir, opened, settings)
+    say_cautions(spec, opened)
     try:
         estimates = estimates_of(run_dir, spec, team.size) if spec.measured else []
     except UsageError:
@@ -106,6 +108,7 @@ def register(
         settings = with_trial(run_dir, opened, settings, team, quiet=json)
     with terminal.waiting("planning", quiet=json):
         spec = open_run(run_dir, opened, settings)
+    say_cautions(spec, opened)
     team = on_cards(team, spec.device, crew.workers).no_more_than(spec.n_tiles)
     with terminal.progress_bar("registering", quiet=json) as update:
 

@@ -114,6 +114,11 @@ class FeatureSettings(BaseModel):
         return self.features or self.default_features
 
     @property
+    def is_learned(self) -> bool:
+        """Whether they are those of a network of deep implicit optimisation."""
+        return self.extractor in _LEARNED
+
+    @property
     def prompt_kinds(self) -> tuple[str, ...]:
         """What of each pair the method is told beside the volumes: labels, keypoints."""
         return ()
@@ -124,9 +129,9 @@ class FeatureSettings(BaseModel):
         Raises:
             UsageError: ``E_WEIGHTS`` if a file of learned features is of no use.
         """
-        if self.extractor not in _LEARNED or self.voxel_mm is not None:
+        if not self.is_learned or self.voxel_mm is not None:
             return {}
-        is_known = self._learned_from().spacing_mm is not None
+        is_known = self.learned_from().spacing_mm is not None
         return {"voxel_mm": tuple(spacing_mm)} if is_known else {}
 
     def built_features(
@@ -144,7 +149,7 @@ class FeatureSettings(BaseModel):
             case "intensity":
                 return Intensity(window=window)
             case "learned" | "pretrained":
-                return self._changed(self._learned_from())
+                return self._changed(self.learned_from())
             case "unet":
                 return self._from_file(SegmentationUNet.load, "checkpoint of the U-Net")
             case "obelisk":
@@ -154,8 +159,12 @@ class FeatureSettings(BaseModel):
                     raise UsageError("E_TRUST", _UNTRUSTED.format(self.weights))
                 return self._from_file(NetworkFeatures.load_torchscript, "network to run")
 
-    def _learned_from(self) -> LearnedFeatures:
-        """Learned features as their file has them."""
+    def learned_from(self) -> LearnedFeatures:
+        """Learned features as their file has them, where :attr:`is_learned`.
+
+        Raises:
+            UsageError: ``E_WEIGHTS`` if the file is of no use, ``E_SETTING`` for an unknown name.
+        """
         if self.extractor == "learned":
             return self.from_weights(load_features, "file of learned features")
         try:

@@ -31,6 +31,7 @@ def model_card(
     return {
         "store_digest": store.digest,
         "grid": store.grid.to_json(),
+        "spacing_mm": store.grid.spacing_mm,
         "fold": fold._asdict(),
         **task.recipe.facts(),
         "parameters": course.training.parameter_count,

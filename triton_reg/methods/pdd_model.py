@@ -72,6 +72,11 @@ def load_model(path: Path) -> PDDNet:
         )
 
 
+def model_card_of(path: Path) -> dict[str, Any]:
+    """What :func:`save_model` was told of the training; errors as of :func:`load_model`."""
+    return read_kept(path, _FORMAT).card
+
+
 def _search(stage: Mapping[str, Any]) -> Search:
     own = {name: _plain(value) for name, value in stage.items() if name != "kind"}
     return _SEARCHES[stage["kind"]](**own)

@@ -94,7 +94,8 @@ def _losses_named() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise ProcessesLostError(f"another process of this training is gone: {error}") from error
+        reason = str(error).partition(". ")[0]  # the rest is advice to torch's own developers
+        raise ProcessesLostError(f"another process of this training is gone: {reason}") from error
 
 
 def _processes() -> int:
