@@ -202,6 +202,7 @@ def test_added_subjects_count_as_if_they_had_been_in_the_last_pass(
     grown = add_subjects(replace(part, settings=settings), store.subject_ids[4:])
     assert _files(tmp_path / "two") == _files(tmp_path / "one")
     assert grown["registered"] == whole["registered"] == 5
+    assert grown["passes"] == [pytest.approx(one, rel=1e-12) for one in whole["passes"]]
     with pytest.raises(UsageError, match=r"sub-03: part of the template .* already"):
         add_subjects(_build(store, tmp_path / "two", start=start), store.subject_ids[3:4])
 
@@ -262,6 +263,7 @@ def test_who_failed_can_be_mended_and_added(tmp_path: Path) -> None:
         run(tmp_path / "out" / "run", store, options=DriverOptions(retry_failed=True))
     document = add_subjects(build, ("sub-02",))
     assert document["registered"] == document["subjects"] == 4
+    assert document["passes"][-1]["failed"] == 0
     table = pl.read_csv(tmp_path / "out" / "subjects.csv")
     assert table["status"].to_list() == ["ok"] * 4
     direct = _build(store, tmp_path / "direct", subjects=4, start="sub-00")

@@ -8,7 +8,7 @@ from typing import Any
 from cohort.data.storage import storage_error, to_json, write_atomic
 from cohort.engine.atlas import Template
 from cohort.engine.lock import only_driver
-from cohort.engine.results import read_summary
+from cohort.engine.results import SUMMARISED, summarise
 from cohort.engine.spec import RunSpec
 from cohort.errors import UsageError
 from cohort.studies.atlas.one_pass import Build, register_to
@@ -19,6 +19,7 @@ from cohort.studies.atlas.passes import (
     addition_of,
     facts_of,
     passes_of,
+    rows_of,
     runs_of,
     sums_of,
 )
@@ -162,8 +163,8 @@ def _names(runs: list[Path]) -> list[str]:
 
 
 def _conclude(build: Build, run_dir: Path, number: int, found: NextTemplate) -> None:
-    """Write down what a pass found."""
-    summary = vars(read_summary(run_dir))
+    """Write down what a pass found, with those who were added to it."""
+    summary = vars(summarise(rows_of(runs_of(run_dir), SUMMARISED)))
     facts = {"pass": number, "shrink": RunSpec.load(run_dir).shrink, **found.facts}
     facts |= {name: summary[name] for name in _MEASURED}
     write_atomic(run_dir / FACTS, to_json(facts))

@@ -11,7 +11,10 @@ from operator import add
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from cohort.engine.plan import tiles_of
+from cohort.engine.results import read_rows
 from cohort.engine.spec import RunSpec
 from cohort.engine.sums import Sums
 from cohort.errors import UsageError
@@ -37,6 +40,21 @@ def facts_of(run_dir: Path) -> dict[str, Any]:
 def runs_of(run_dir: Path) -> list[Path]:
     """A pass's own run and those of subjects who were added to it and are through."""
     return [run_dir, *(one for one in added_to(run_dir) if (one / FACTS).exists())]
+
+
+def rows_of(runs: Sequence[Path], columns: Sequence[str] | None = None) -> pl.DataFrame:
+    """A row a subject of several runs; who failed and was added again is as in the end.
+
+    Args:
+        runs: of one pass.
+        columns: to read, with ``status``; all by default.
+
+    Raises:
+        StorageError: if rows cannot be read.
+    """
+    rows = pl.concat([read_rows(one, columns) for one in runs])
+    good_first = rows.sort(pl.col("status") != "ok", maintain_order=True)
+    return good_first.unique("moving", keep="first", maintain_order=True)
 
 
 def added_to(run_dir: Path) -> list[Path]:

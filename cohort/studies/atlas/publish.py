@@ -16,7 +16,6 @@ from torch import Tensor
 from cohort.config.atlas import AtlasSettings
 from cohort.data.storage import to_json, write_atomic
 from cohort.data.store import CohortStore
-from cohort.engine.results import read_rows
 from cohort.engine.sums import Sums, read_labels
 from cohort.studies.atlas.label_maps import (
     count_labels,
@@ -25,6 +24,7 @@ from cohort.studies.atlas.label_maps import (
     write_label_maps,
 )
 from cohort.studies.atlas.means import mean_log_jacobian
+from cohort.studies.atlas.passes import rows_of
 from cohort.studies.atlas.update import NextTemplate, moved_volume, sharpened
 from cohort.studies.atlas.world import World
 from cohort.studies.bids_names import BIDS_VERSION, bids_label
@@ -159,10 +159,7 @@ def _table(
     runs: Sequence[Path], settings: AtlasSettings, overlaps: dict[str, float]
 ) -> pl.DataFrame:
     """A row a subject: how well it fits, and how far from the middle of the others that is."""
-    rows = pl.concat([read_rows(run_dir) for run_dir in runs])
-    rows = rows.rename({"moving": "subject"}).select("subject", *_ROWS)
-    # who failed and was added again counts as they did in the end
-    rows = rows.sort(pl.col("status") != "ok").unique("subject", keep="first", maintain_order=True)
+    rows = rows_of(runs).rename({"moving": "subject"}).select("subject", *_ROWS)
     weights = [settings.weights.get(name, 1.0) for name in rows["subject"]]
     fits = [overlaps.get(name) for name in rows["subject"]]
     rows = rows.with_columns(
