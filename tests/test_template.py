@@ -97,6 +97,17 @@ def test_the_next_template_lies_where_the_mean_subject_does() -> None:
     assert np.abs(found.inverse[0, 4:] + 2).max() < 1e-2
 
 
+def test_anatomy_at_the_border_of_the_grid_is_no_drift_that_is_left() -> None:
+    slab = np.zeros(GRID.shape)
+    slab[:4] = 1
+    displacements = np.zeros((3, 3, *GRID.shape))
+    displacements[:, 0] = 2  # the first two planes come from beyond the grid
+    sums = _sums(np.stack([slab] * 3), displacements, bins=0)
+    found = next_template(sums, AtlasSettings(subjects=("s0", "s1", "s2")), GRID)
+    assert found.drift_voxels == pytest.approx(2, abs=1e-6)
+    assert found.left_voxels < 1e-3
+
+
 def test_mirror_images_make_sums_symmetric() -> None:
     rng = np.random.default_rng(0)
     sums = _sums(rng.random((2, 6, 4, 5)), rng.normal(size=(2, 3, 6, 4, 5)), bins=8)

@@ -21,6 +21,7 @@ from cohort.studies.atlas.means import mean_displacement, mean_volume, with_mirr
 from cohort.studies.chain import Field, moved_by, slabs
 from triton_reg import Displacement
 from triton_reg.ops.resize import resize
+from triton_reg.ops.warp import warp
 
 _STEPS, _TOLERANCE = 60, 1e-3  # of the inversion
 _CUBIC = 3
@@ -64,7 +65,8 @@ def next_template(sums: Sums, settings: AtlasSettings, grid: Grid) -> NextTempla
     with one_thread(), torch.inference_mode():
         moved = Displacement(torch.from_numpy(displacement)[None], grid.shape, grid.shape)
         inverse = moved.inverse(iterations=_STEPS, tolerance=_TOLERANCE).displacement
-        left = inverse.then(moved).vectors[0].numpy()
+        # beyond its grid the mean goes on, as for the inverse: 0 there would pass for what is left
+        left = (inverse.vectors + warp(moved.vectors, inverse.vectors, padding="border"))[0].numpy()
     back = inverse.vectors[0].numpy()
     plain = moved_volume(mean, back, grid, grid)
     voxels, mm = root_mean_square(displacement, mask, grid)
