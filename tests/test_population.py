@@ -23,7 +23,7 @@ from cohort.engine.team import Team
 from cohort.errors import UsageError
 from cohort.report import population as population_page
 from cohort.report.population_figures import Marked, plane_plot
-from cohort.studies import population
+from cohort.studies import population, population_distances
 from cohort.studies.population import PopulationSettings, analyse
 from cohort.studies.population_distances import distances_of
 from cohort.studies.population_outliers import rank_outliers
@@ -69,6 +69,16 @@ def test_a_run_without_a_good_pair_is_refused() -> None:
     with pytest.raises(UsageError, match="none of its 2 registered pairs succeeded") as caught:
         distances_of(failed, spec_of())
     assert caught.value.code == "E_POPULATION"
+
+
+def test_too_few_pairs_are_refused_before_a_matrix_of_all_of_them_is_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(population_distances, "symmetric_mean", None)
+    few = {(f"s{one}", f"s{one + 1}"): 1.0 for one in range(7)}
+    few |= {(moving, fixed): 1.0 for fixed, moving in few}
+    with pytest.raises(UsageError, match=r"25\.0% of the 28 pairs of the run's 8 subjects"):
+        distances_of(rows_of(few), spec_of())
 
 
 def test_pairs_one_way_are_enough_and_a_failed_pair_is_filled_in() -> None:

@@ -71,9 +71,9 @@ def distances_of(rows: pl.DataFrame, spec: RunSpec, kind: Kind = "energy") -> Di
         if column not in good.columns or good[column].null_count():
             continue
         names = tuple(sorted({*good["fixed"], *good["moving"]}))
+        _check_enough(good, len(names), spec)  # before there is a matrix: of 50,000 it has 20 GB
         matrix = symmetric_mean(good, column, names)
         known = ~np.isnan(matrix)
-        _check_enough(known, spec)
         matrix = _filled(1 - matrix if is_likeness else matrix)
         left_out = tuple(sorted(set(spec.subject_ids) - set(names)))
         return Distances(names, matrix, known, said, left_out)
@@ -109,12 +109,13 @@ def by_direction(rows: pl.DataFrame, column: str, names: tuple[str, ...]) -> np.
     return matrix
 
 
-def _check_enough(known: np.ndarray, spec: RunSpec) -> None:
-    count = len(known)
+def _check_enough(good: pl.DataFrame, count: int, spec: RunSpec) -> None:
     if count < _FEWEST:
         raise _refusal(f"the run has registered pairs of {count} subjects", spec)
     total = count * (count - 1) // 2
-    share = np.triu(known, 1).sum() / total
+    roles = pl.col("fixed"), pl.col("moving")
+    unordered = good.select(one=pl.min_horizontal(roles), other=pl.max_horizontal(roles))
+    share = unordered.filter(pl.col("one") != pl.col("other")).n_unique() / total
     if share < _LEAST_KNOWN:
         raise _refusal(
             f"{share:.1%} of the {total:,} pairs of the run's {count} subjects are registered", spec
