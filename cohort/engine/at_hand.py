@@ -16,7 +16,8 @@ class AtHand(Generic[Key, Value]):
 
     Args:
         budget: how much may be kept.
-        size_of: how much a value takes; asked again each time, as values may grow.
+        size_of: how much a value takes; asked when it is kept, and of all values with each tile, as
+            they may grow.
         fewest: so many of the newest stay though they are more than the budget.
         parting: called with what goes.
     """
@@ -31,6 +32,8 @@ class AtHand(Generic[Key, Value]):
         self.budget, self.fewest = budget, fewest
         self._size_of, self._parting = size_of, parting
         self._kept: OrderedDict[Key, Value] = OrderedDict()
+        self._sizes: dict[Key, int] = {}
+        self._held = 0  # their sum: to ask thousands with every new one would take milliseconds
         self._named: frozenset[Key] = frozenset()
 
     def __len__(self) -> int:
@@ -47,6 +50,8 @@ class AtHand(Generic[Key, Value]):
     def name(self, keys: Collection[Key]) -> None:
         """Say what the tiles at work, and next in line, need."""
         self._named = frozenset(keys)
+        self._sizes = {key: self._size_of(value) for key, value in self._kept.items()}
+        self._held = sum(self._sizes.values())
 
     def get(self, key: Key) -> Value | None:
         """A value, if it is there; it counts as the newest from now on."""
@@ -57,29 +62,31 @@ class AtHand(Generic[Key, Value]):
 
     def keep(self, key: Key, value: Value) -> None:
         """Keep a value, at the cost of others."""
+        self.take(key)
         self._kept[key] = value
-        self._kept.move_to_end(key)
+        self._sizes[key] = self._size_of(value)
+        self._held += self._sizes[key]
         self.shrink(self.budget)
 
     def take(self, key: Key) -> Value | None:
         """A value, if it is there, which is kept no longer."""
+        self._held -= self._sizes.pop(key, 0)
         return self._kept.pop(key, None)
 
     def drop_unnamed(self) -> None:
         """Let go of what nobody named, whatever it takes."""
         for key in self._kept.keys() - self._named:
-            del self._kept[key]
+            self.take(key)
 
     def shrink(self, budget: int) -> None:
         """Let go until no more than ``budget`` is kept."""
-        held = self.size
-        if held <= budget:
+        if self._held <= budget:
             return
         movable = list(self._kept)[: max(len(self._kept) - self.fewest, 0)]
         for key in sorted(movable, key=self._named.__contains__):  # stable: the oldest first
-            if held <= budget:
+            if self._held <= budget:
                 return
-            value = self._kept.pop(key)
-            held -= self._size_of(value)
+            value = self._kept[key]
+            self.take(key)
             if self._parting is not None:
                 self._parting(key, value)
