@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from pretend_tensor import CudaTensor, device_of, is_cuda
 from torch import Tensor
-from torch._library.custom_ops import OPDEFS
 from torch._ops import OpOverload
 from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
+
+from triton_reg.ops.operators import Operator
 
 _COPIES = ("aten::copy_", "aten::_to_copy")
 _INDEXING = ("aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_")
@@ -127,8 +128,8 @@ def _refuse_mixed(func: OpOverload, args: Arguments, tensors: list[Tensor]) -> N
 def _operator(name: str, args: Arguments, kwargs: Named) -> Any:
     """What ``triton_reg::`` operators do, and torch's own check of what they return."""
     given = [one for one in tree_leaves((args, kwargs)) if isinstance(one, Tensor)]
-    where, sides = "cuda" if any(map(is_cuda, given)) else "cpu", OPDEFS[name]._backend_fns
-    side = sides.get(where, sides.get(None))
+    where = "cuda" if any(map(is_cuda, given)) else "cpu"
+    side = Operator.known[name].kernels.get(where)
     if side is None:
         raise NotImplementedError(f"{name} has no side for {where}")
     with Operators():

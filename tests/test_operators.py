@@ -1,5 +1,7 @@
 """The registered operators keep torch's contract, and say so where they cannot run."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -100,3 +102,24 @@ def test_a_device_without_kernels_is_an_error_that_says_so() -> None:
         NotImplementedError, match=r"mind_ssc: there are no kernels .* cuda:0, only on cpu"
     ):
         check_device("mind_ssc", Elsewhere(), ("cpu",))  # type: ignore[arg-type]
+
+
+def test_registering_does_not_import_torchs_compiler() -> None:
+    """It takes as long as all of torch, in every process that registers."""
+    code = """
+import sys
+import torch
+from triton_reg import DIO, PDDNet, VoxelOpt, register_pair
+fixed = torch.rand(16, 18, 20)
+for method in (VoxelOpt(levels=2), PDDNet(), DIO(iterations=(2, 2, 2))):
+    register_pair(method, fixed, fixed.flip(0)).displacement.warp(fixed[None, None])
+print("torch._dynamo" in sys.modules)
+"""
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert shown.stdout == "False\n", shown.stderr
+
+
+def test_a_gradient_that_nobody_wrote_is_refused() -> None:
+    one = volume(0, 1).requires_grad_()
+    with pytest.raises(RuntimeError, match="triton_reg::mind_ssc has no gradients"):
+        mind_ssc(one, 1, 2).sum().backward()

@@ -10,7 +10,7 @@ from torch import Tensor
 from triton_reg.ops.checks import check_displacement, check_same_shape
 from triton_reg.ops.compose import compose, compose_reference
 from triton_reg.ops.gaussian import Sigmas, smoothed, smoothed_reference, taps_of
-from triton_reg.ops.operators import array, check_device, has_kernel
+from triton_reg.ops.operators import array, check_device, has_kernel, operator
 
 Vector = tuple[float, float, float]
 
@@ -150,10 +150,8 @@ def _moved_by(
     return compose(step, vectors)
 
 
-@torch.library.custom_op(
+@operator(
     "triton_reg::advance",
-    mutates_args=("first", "second", "steps"),
-    device_types="cpu",
     schema="(Tensor vectors, Tensor gradient, Tensor(a!) first, Tensor(b!) second,"
     " Tensor(c!) steps, Tensor? active, str update, str optimiser, float rate, float[] betas,"
     " float eps, float[] unit, float[] gradient_sigmas, float[] vector_sigmas) -> Tensor",

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from triton_reg.ops.checks import check_displacement, check_same_shape
-from triton_reg.ops.operators import array, check_device, has_kernel
+from triton_reg.ops.operators import array, check_device, has_kernel, operator
 from triton_reg.ops.resize import grid_shape
 from triton_reg.ops.warp import warp_reference
 
@@ -61,7 +61,7 @@ def integrate_reference(velocity: Tensor, steps: int = 7) -> Tensor:
     return displacement
 
 
-@torch.library.custom_op("triton_reg::compose", mutates_args=(), device_types="cpu")
+@operator("triton_reg::compose")
 def _compose(first: Tensor, second: Tensor) -> Tensor:
     if not has_kernel(first, second):
         return compose_reference(first, second)
@@ -102,7 +102,7 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
     return of_first, of_second
 
 
-@torch.library.custom_op("triton_reg::compose_backward", mutates_args=(), device_types="cpu")
+@operator("triton_reg::compose_backward")
 def _compose_backward(first: Tensor, second: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
     from triton_reg.ops._cpu import compose_backward as cpu
 
@@ -131,7 +131,7 @@ def _(first: Tensor, second: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
 _compose.register_autograd(_backward, setup_context=_setup_context)
 
 
-@torch.library.custom_op("triton_reg::integrate", mutates_args=(), device_types="cpu")
+@operator("triton_reg::integrate")
 def _integrate(velocity: Tensor, steps: int) -> Tensor:
     if not has_kernel(velocity):
         return integrate_reference(velocity, steps)

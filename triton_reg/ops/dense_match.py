@@ -15,7 +15,7 @@ from triton_reg.ops.min_convolution import (
     exact_min_convolution_reference,
     pooled_min_convolution_reference,
 )
-from triton_reg.ops.operators import array, check_device, has_kernel
+from triton_reg.ops.operators import array, check_device, has_kernel, operator
 
 # which axes the six second moments belong to
 COVARIANCE_AXES = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
@@ -149,10 +149,8 @@ def summary_reference(logits: Tensor, lattice: Lattice, keep_probabilities: bool
     return DenseMatch(mean, entropy, second - squares, kept)
 
 
-@torch.library.custom_op(
+@operator(
     "triton_reg::dense_match",
-    mutates_args=(),
-    device_types="cpu",
     schema="(Tensor fixed, Tensor moving, Tensor weights, Tensor? anchors, int[] points, int width,"
     " float[] start, float[] step, float[] label_step, str smoothing, int iterations,"
     " float curvature, float sigma, bool keep_probabilities) -> (Tensor, Tensor, Tensor, Tensor)",

@@ -7,13 +7,11 @@ from torch import Tensor
 
 from triton_reg.ops.lattice import Lattice
 from triton_reg.ops.match_settings import MatchSettings
-from triton_reg.ops.operators import array
+from triton_reg.ops.operators import array, operator
 
 
-@torch.library.custom_op(
+@operator(
     "triton_reg::dense_match_backward",
-    mutates_args=(),
-    device_types="cpu",
     schema="(Tensor fixed, Tensor moving, Tensor weights, Tensor? anchors, Tensor[] gradients,"
     " int[] points, int width, float[] start, float[] step, float[] label_step, str smoothing,"
     " int iterations, float curvature, float sigma) -> (Tensor, Tensor, Tensor, Tensor)",

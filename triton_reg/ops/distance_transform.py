@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from triton_reg.ops.checks import check_spacing
-from triton_reg.ops.operators import array, check_device
+from triton_reg.ops.operators import array, check_device, operator
 from triton_reg.ops.resize import Spacing
 
 
@@ -56,7 +56,7 @@ def distance_transform_reference(
     return squares
 
 
-@torch.library.custom_op("triton_reg::distance_transform", mutates_args=(), device_types="cpu")
+@operator("triton_reg::distance_transform")
 def _distance_transform(mask: Tensor, spacing: Sequence[float]) -> Tensor:
     from triton_reg.ops._cpu import distance_transform as cpu
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from triton_reg.ops.checks import check_displacement, check_volumes
 from triton_reg.ops.feature_force_backward import feature_force_backward
 from triton_reg.ops.local_correlation import local_correlation_reference
-from triton_reg.ops.operators import array, check_device, has_kernel
+from triton_reg.ops.operators import array, check_device, has_kernel, operator
 from triton_reg.ops.sampling import Derivative, positions_of, sampled_with_slopes
 
 Loss = Literal["mse", "lncc"]
@@ -122,7 +122,7 @@ def _correlation_pull(
     return loss, pull(torch.ones_like(loss))[0]
 
 
-@torch.library.custom_op("triton_reg::feature_force", mutates_args=(), device_types="cpu")
+@operator("triton_reg::feature_force")
 def _feature_force(
     fixed: Tensor,
     moving: Tensor,

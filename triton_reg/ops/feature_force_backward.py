@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from triton_reg.ops.operators import array
+from triton_reg.ops.operators import array, operator
 
 
-@torch.library.custom_op("triton_reg::feature_force_backward", mutates_args=(), device_types="cpu")
+@operator("triton_reg::feature_force_backward")
 def feature_force_backward(
     fixed: Tensor,
     moving: Tensor,

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from triton_reg.ops.checks import check_volumes
-from triton_reg.ops.operators import array, check_device, has_kernel
+from triton_reg.ops.operators import array, check_device, has_kernel, operator
 
 Sigmas = tuple[float, float, float]
 _REACH = 2  # standard deviations
@@ -62,7 +62,7 @@ def taps_of(sigmas: Sequence[float]) -> tuple[np.ndarray, ...]:
     return tuple(np.array(gaussian_taps(sigma), np.float32) for sigma in sigmas)
 
 
-@torch.library.custom_op("triton_reg::smoothed", mutates_args=(), device_types="cpu")
+@operator("triton_reg::smoothed")
 def _smoothed(vectors: Tensor, sigmas: Sequence[float]) -> Tensor:
     along_z, along_y, along_x = sigmas
     if not has_kernel(vectors):

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from triton_reg.ops.checks import check_displacement, check_volumes
-from triton_reg.ops.operators import array, check_device, has_kernel
+from triton_reg.ops.operators import array, check_device, has_kernel, operator
 
 Vector = tuple[float, float, float]
 
@@ -113,7 +113,7 @@ def _read(probabilities: Tensor, displacement: Tensor) -> Tensor:
     return F.grid_sample(cubes, positions.view(-1, 1, 1, 1, 3), align_corners=True)
 
 
-@torch.library.custom_op("triton_reg::instance_fit", mutates_args=(), device_types="cpu")
+@operator("triton_reg::instance_fit")
 def _instance_fit(
     probabilities: Tensor,
     mean: Tensor,

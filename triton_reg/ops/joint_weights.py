@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from triton_reg.ops.match_patches import FLAT, bordered, check_atlases, patches_of, standardised
-from triton_reg.ops.operators import array, check_device, has_kernel
+from triton_reg.ops.operators import array, check_device, has_kernel, operator
 
 _AT_ONCE = 1 << 14  # voxels: patches of all atlases are some tens of MB
 
@@ -87,7 +87,7 @@ def joint_weights_reference(
     return torch.cat(weights) if weights else target.new_empty(positions.shape)
 
 
-@torch.library.custom_op("triton_reg::joint_weights", mutates_args=(), device_types="cpu")
+@operator("triton_reg::joint_weights")
 def _joint_weights(
     target: Tensor,
     warped: Tensor,

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from triton_reg.ops.checks import check_volumes
-from triton_reg.ops.operators import array, check_device, has_kernel
+from triton_reg.ops.operators import array, check_device, has_kernel, operator
 
 
 def local_contrast(volume: Tensor, widths: tuple[int, ...], floor: float) -> Tensor:
@@ -60,7 +60,7 @@ def box_mean(volume: Tensor, width: int) -> Tensor:
     return volume
 
 
-@torch.library.custom_op("triton_reg::local_contrast", mutates_args=(), device_types="cpu")
+@operator("triton_reg::local_contrast")
 def _local_contrast(volume: Tensor, widths: Sequence[int], floor: float) -> Tensor:
     if not has_kernel(volume):
         return local_contrast_reference(volume, tuple(widths), floor)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from triton_reg.ops.operators import array, check_device, has_kernel
+from triton_reg.ops.operators import array, check_device, has_kernel, operator
 
 # a patch with less than this share of its volume's variance says nothing: its values count as zeros
 FLAT = 1e-4
@@ -125,7 +125,7 @@ def match_patches_reference(
     return PatchMatch(torch.stack(positions, 1), torch.stack(correlations, 1))
 
 
-@torch.library.custom_op("triton_reg::match_patches", mutates_args=(), device_types="cpu")
+@operator("triton_reg::match_patches")
 def _match_patches(
     target: Tensor, warped: Tensor, voxels: Tensor, radius: int, search: int
 ) -> tuple[Tensor, Tensor]:

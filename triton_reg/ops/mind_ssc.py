@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from triton_reg.ops.checks import check_volumes
-from triton_reg.ops.operators import array, check_device, has_kernel
+from triton_reg.ops.operators import array, check_device, has_kernel, operator
 
 # the two compared offsets of each channel, in units of the dilation (Heinrich et al., 2013); the
 # order of channels is that of the published weights and golden vectors
@@ -85,7 +85,7 @@ def _box_mean(volume: Tensor, radius: int) -> Tensor:
     return volume
 
 
-@torch.library.custom_op("triton_reg::mind_ssc", mutates_args=(), device_types="cpu")
+@operator("triton_reg::mind_ssc")
 def _mind_ssc(volume: Tensor, radius: int, dilation: int) -> Tensor:
     if not has_kernel(volume):
         return mind_ssc_reference(volume, radius, dilation)

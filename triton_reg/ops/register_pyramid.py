@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from triton_reg.ops.level_settings import LevelSettings
+from triton_reg.ops.operators import operator
 from triton_reg.ops.pyramid_settings import PyramidSettings
 from triton_reg.ops.resize import Shape, grid_shape, resize_reference
 from triton_reg.ops.solve_level import register_level_reference
@@ -107,10 +108,8 @@ def register_pyramid_reference(
     return displacement, entropy
 
 
-@torch.library.custom_op(
+@operator(
     "triton_reg::register_pyramid",
-    mutates_args=(),
-    device_types="cpu",
     schema="(Tensor[] fixed, Tensor[] moving, Tensor pairs, int[] solves, int squarings,"
     " str precision, int radius, str smoothing, float[] sigma_range, float alpha, int tap_radius,"
     " int passes, bool filter_cost, int? entropy_radius, float[] couplings, bool masked)"

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from triton_reg.ops.checks import check_volumes
-from triton_reg.ops.operators import array, check_device, has_kernel
+from triton_reg.ops.operators import array, check_device, has_kernel, operator
 
 Shape = tuple[int, int, int]
 Spacing = tuple[float, float, float]
@@ -48,7 +48,7 @@ def resize_reference(field: Tensor, shape: Shape) -> Tensor:
     return F.interpolate(field, size=tuple(shape), mode="trilinear", align_corners=True)
 
 
-@torch.library.custom_op("triton_reg::resize", mutates_args=(), device_types="cpu")
+@operator("triton_reg::resize")
 def _resize(field: Tensor, shape: Sequence[int]) -> Tensor:
     depth, height, width = shape
     if not has_kernel(field):

@@ -19,7 +19,7 @@ from triton_reg.ops.coupled_argmin import coupled_argmin_reference
 from triton_reg.ops.entropy import entropy_reference, sigma_from_alpha, sigma_from_range
 from triton_reg.ops.level_settings import LevelSettings
 from triton_reg.ops.masked_cost import masked_cost_volume_reference
-from triton_reg.ops.operators import array, check_device, has_kernel
+from triton_reg.ops.operators import array, check_device, has_kernel, operator
 from triton_reg.ops.resize import grid_shape
 from triton_reg.ops.warp import warp_reference
 
@@ -111,10 +111,8 @@ def register_level_reference(
     return step if displacement is None else compose_reference(step, displacement), entropy
 
 
-@torch.library.custom_op(
+@operator(
     "triton_reg::solve_level",
-    mutates_args=(),
-    device_types="cpu",
     schema="(Tensor fixed, Tensor moving, Tensor? displacement, int? squarings, int radius,"
     " str smoothing, float[] sigma_range, float alpha, int tap_radius, int passes,"
     " bool filter_cost, int? entropy_radius, float[] couplings, bool masked) -> (Tensor, Tensor)",

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from triton_reg.ops.checks import check_choice, check_displacement, check_volumes
-from triton_reg.ops.operators import array, check_device, has_kernel
+from triton_reg.ops.operators import array, check_device, has_kernel, operator
 from triton_reg.ops.resize import Shape, grid_shape, resize, resize_reference
 
 Interpolation = Literal["linear", "nearest"]
@@ -77,7 +77,7 @@ def warp_reference(
     return F.grid_sample(volume, grid, mode=mode, padding_mode=padding, align_corners=True)
 
 
-@torch.library.custom_op("triton_reg::warp", mutates_args=(), device_types="cpu")
+@operator("triton_reg::warp")
 def _warp(
     volume: Tensor,
     displacement: Tensor,
@@ -153,7 +153,7 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     return *torch.func.vjp(sample, volume, displacement)[1](gradient), None, None, None
 
 
-@torch.library.custom_op("triton_reg::warp_backward", mutates_args=(), device_types="cpu")
+@operator("triton_reg::warp_backward")
 def _warp_backward(volume: Tensor, displacement: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
     """Of linear samples, zero outside, with a displacement on the fixed grid."""
     from triton_reg.ops._cpu import warp_backward as cpu
