@@ -8,7 +8,7 @@ from small_run import damage
 
 from cohort.data import ingest_subject
 from cohort.data.ingest import IngestSettings, ingest
-from cohort.data.store import CohortStore
+from cohort.data.store import CohortStore, Subject
 from cohort.errors import StorageError, SubjectError, UsageError
 
 AS_FILE = IngestSettings(grid="12x14x10@2mm")
@@ -90,6 +90,16 @@ def test_a_subject_that_is_damaged_in_the_store_is_made_again_as_it_was(source, 
     assert (report.ingested, report.unchanged) == (("b",), ("a", "c"))
     assert store.read("b").labels is not None
     assert store.subject_digest("b") == before
+
+
+def test_a_subject_that_a_program_put_there_is_made_from_its_file(source, tmp_path):
+    """Its record says nothing of files."""
+    ingest(source, tmp_path / "s", AS_FILE)
+    store = CohortStore.open(tmp_path / "s")
+    for provenance in ({}, {"source": {"image": "b.nii"}}, {"source": "elsewhere"}):
+        store.commit(Subject("b", store.read("c").volume), provenance)
+        assert ingest(source, tmp_path / "s").ingested == ("b",)
+    assert ingest(source, tmp_path / "s").unchanged == ("a", "b", "c")
 
 
 def test_a_file_that_is_away_for_a_while_does_not_take_its_subject_with_it(tmp_path):

@@ -156,11 +156,13 @@ def _provenance(store: CohortStore, job: Job, native: Native) -> dict[str, Any]:
 
 
 def _kept_record(store: CohortStore, subject_id: str) -> dict[str, Any] | None:
-    """The record of a committed subject; None if there is none that can be read."""
+    """The record of a subject that came from files; None if there is none that can be read."""
     try:
-        return store.record(subject_id)
+        record = store.record(subject_id)
     except SubjectError:
         return None
+    # of what a program put there it says nothing of files
+    return record if "header" in record["provenance"] else None
 
 
 def _kept_hashes(record: dict[str, Any]) -> dict[str, str]:
