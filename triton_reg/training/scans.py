@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from triton_reg.displacement import Displacement
 from triton_reg.method import Method
 from triton_reg.metrics.jacobian import jacobian_measures
 from triton_reg.metrics.overlap import dice
@@ -83,6 +84,9 @@ def pair_scores(
 ) -> list[PairScore]:
     """Register pairs, and measure each; labels are warped to the nearest voxel.
 
+    Structures are compared where both have them inside the masks of both. One that is moved out of
+    there overlaps by nothing.
+
     Args:
         method: what registers.
         scans: fixed and moving subjects.
@@ -98,13 +102,25 @@ def pair_scores(
             pair = torch.zeros(1, 2, dtype=torch.int32, device=scans.volumes.device)
             given = prepared[at[fixed]], prepared[at[moving]]
             displacement = method.register(*given, pair).displacement
-            labels = scans.labels[[moving]]
-            warped = displacement.warp(labels.to(scans.volumes), interpolation="nearest")
-            before, after = (
-                dice(scans.labels[fixed, 0], one[0, 0].to(labels.dtype), structures).nanmean()
-                for one in (labels, warped)
-            )
+            before, after = _overlaps(scans, fixed, moving, displacement, structures)
             smooth = jacobian_measures(displacement.full())
             values = before, after, smooth.sdlogj, smooth.folding
             scores.append(PairScore(fixed, moving, *(value.item() for value in values)))
     return scores
+
+
+def _overlaps(
+    scans: Scans, fixed: int, moving: int, displacement: Displacement, structures: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Mean Dice of a pair before and after; NaN where the two share no structure."""
+    labels, mask = scans.labels[[moving]], scans.masks[[moving]] > 0
+    moved = displacement.warp(labels.to(scans.volumes), interpolation="nearest").to(labels.dtype)
+    seen = mask
+    if not mask.all():
+        seen = displacement.warp(mask.to(scans.volumes), interpolation="nearest") > 0
+    of_fixed = scans.masks[[fixed]] > 0
+    before, after = (
+        dice(scans.labels[[fixed]] * inside, one * inside, structures)
+        for one, inside in ((labels, of_fixed & mask), (moved, of_fixed & seen))
+    )
+    return before.nanmean(), after.nan_to_num(0.0)[before.isfinite()].mean()
