@@ -214,6 +214,12 @@ def test_added_subjects_count_as_if_they_had_been_in_the_last_pass(
     assert _files(tmp_path / "two") == _files(tmp_path / "one")
     assert grown["registered"] == whole["registered"] == 5
     assert grown["passes"] == [pytest.approx(one, rel=1e-12) for one in whole["passes"]]
+    # of a command that died before it wrote the page
+    settings = load_settings(tmp_path / "two")
+    assert settings is not None
+    again = add_subjects(replace(part, settings=settings), store.subject_ids[4:])
+    assert again["registered"] == 5
+    assert _files(tmp_path / "two") == _files(tmp_path / "one")
     with pytest.raises(UsageError, match=r"sub-03: part of the template .* already"):
         add_subjects(_build(store, tmp_path / "two", start=start), store.subject_ids[3:4])
 

@@ -18,6 +18,7 @@ from cohort.studies.atlas.passes import (
     added_to,
     addition_of,
     facts_of,
+    last_added,
     passes_of,
     rows_of,
     runs_of,
@@ -75,8 +76,9 @@ def add_subjects(build: Build, subjects: tuple[str, ...]) -> dict[str, Any]:
         subjects: those to add.
 
     Raises:
-        UsageError: ``E_ATLAS`` if one of them is part of it already, or it is not finished, or
-            others were being added; ``E_PLAN_MISMATCH`` if the settings are others.
+        UsageError: ``E_ATLAS`` if one of them is part of it already and it is not just these who
+            were added last, or it is not finished, or others were being added; ``E_PLAN_MISMATCH``
+            if the settings are others.
         Stopped, StorageError, SchedulerError: the same call goes on from there.
     """
     out, settings = build.out, build.settings
@@ -91,8 +93,8 @@ def _add(build: Build, subjects: tuple[str, ...]) -> dict[str, Any]:
     out, settings = build.out, build.settings
     there = sums_of(runs_of(out / FINAL), build.team.size).subjects
     known = sorted(set(subjects) & set(there))  # who failed may be added again
-    if known == sorted(subjects) and document_of(out).get("runs") != _names(runs_of(out / FINAL)):
-        return _finish(build)  # it was stopped when they were through
+    if known == sorted(subjects) == sorted(last_added(out / FINAL)):
+        return _finish(build)  # it was stopped when they were through, or its page is to be written
     if known:
         raise UsageError("E_ATLAS", f"{', '.join(known)}: part of the template {out} already")
     added = addition_of(out / FINAL, subjects)
@@ -156,10 +158,6 @@ def _finish(build: Build) -> dict[str, Any]:
     passes = [facts_of(one) for one in (*before, run_dir)]
     sums = sums_of(runs, build.team.size)
     return publish(build.out, runs, build.store, build.settings, sums, found, passes)
-
-
-def _names(runs: list[Path]) -> list[str]:
-    return [one.name for one in runs]
 
 
 def _conclude(build: Build, run_dir: Path, number: int, found: NextTemplate) -> None:

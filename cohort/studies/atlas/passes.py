@@ -62,6 +62,13 @@ def added_to(run_dir: Path) -> list[Path]:
     return sorted(run_dir.parent.glob(f"{run_dir.name}-added-*"))
 
 
+def last_added(run_dir: Path) -> tuple[str, ...]:
+    """The subjects of the last addition to a pass that is through; none if there is none."""
+    runs = runs_of(run_dir)[1:]
+    last = max(runs, key=lambda one: int(one.name.rpartition("-")[2]), default=None)
+    return () if last is None else tuple(facts_of(last)["added"])
+
+
 def addition_of(final: Path, subjects: Sequence[str]) -> Path:
     """Where the run of subjects to add goes, or lies if it was stopped.
 
