@@ -108,6 +108,20 @@ def advance(course: ValidatedTraining) -> None:
         course.step()
 
 
+def test_a_validation_that_was_interrupted_before_it_was_noted_is_due_again() -> None:
+    class Interrupted(dict[int, float]):
+        def __setitem__(self, step: int, dice: float) -> None:
+            raise KeyboardInterrupt
+
+    course = validated()
+    while not course.is_due:
+        course.step()
+    course.dices = Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        course.validate()
+    assert course.is_due
+
+
 def test_a_training_stops_when_it_no_longer_helps(monkeypatch: pytest.MonkeyPatch) -> None:
     course = validated(patience=2, steps=30)
     dices = iter([0.5, 0.7, 0.6, 0.65, 0.9])

@@ -95,12 +95,12 @@ class ValidatedTraining:
         """
         model = self.training.model()
         dices = [one for one in self._dices_with(model) if isfinite(one)]
-        done = self._looked_at = self.training.done
-        if not dices:
-            return  # nobody shares a structure: that says nothing of the weights
-        self.dices[done] = fmean(dices)
-        if self.best_step == done:
-            self.best = model
+        done = self.training.done
+        if dices:  # else nobody shares a structure: that says nothing of the weights
+            self.dices[done] = fmean(dices)
+            if self.best_step == done:
+                self.best = model
+        self._looked_at = done  # last: what is interrupted before is done again
 
     def result(self) -> Method:
         """The method of the best validation, or of the last step where there is none."""
