@@ -51,6 +51,15 @@ def test_what_has_the_sizes_and_times_that_it_had_is_not_read(source, tmp_path, 
     assert [entry.subject_id for entry in read] == ["b"]
 
 
+def test_a_subject_in_quarantine_is_read_though_its_files_look_as_they_did(source, tmp_path):
+    ingest(source, tmp_path / "s", AS_FILE)
+    store = CohortStore.open(tmp_path / "s")
+    store.quarantine("b", "E_TRUNCATED", "ended early", "b.nii.gz")
+    damage(store, "b")
+    assert ingest(source, tmp_path / "s").ingested == ("b",)
+    assert store.quarantined == {}
+
+
 def test_files_that_moved_as_they_are_change_nothing(source, tmp_path):
     ingest(source, tmp_path / "s", AS_FILE)
     moved = source.rename(tmp_path / "moved")

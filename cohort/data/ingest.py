@@ -94,7 +94,9 @@ def ingest(
     choices = settings.header_choices
     jobs = {entry.subject_id: Job(entry, store.address, choices, __version__) for entry in entries}
     if not recheck:
-        known = store.each(lambda name: looks_unchanged(store, jobs[name]), list(jobs))
+        # one in quarantine is read, whatever its record says: it was refused since
+        others = [name for name in jobs if name not in refused]
+        known = store.each(lambda name: looks_unchanged(store, jobs[name]), others)
         for outcome in filter(None, known):
             note(outcome)
             del jobs[outcome.subject_id]
