@@ -4,7 +4,7 @@ Subjects are independent of each other: any number of processes gives the same s
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from cohort.data.ingest_subject import (
 from cohort.data.places import Where
 from cohort.data.processes import in_processes
 from cohort.data.sources import find_subjects
+from cohort.data.store import CohortStore
 
 
 @dataclass(frozen=True)
@@ -93,16 +94,21 @@ def ingest(
         note(Outcome(item.subject_id, "quarantined", item.code, item.message, item.source))
     choices = settings.header_choices
     jobs = {entry.subject_id: Job(entry, store.address, choices, __version__) for entry in entries}
-    if not recheck:
-        # one in quarantine is read, whatever its record says: it was refused since
-        others = [name for name in jobs if name not in refused]
-        known = store.each(lambda name: looks_unchanged(store, jobs[name]), others)
-        for outcome in filter(None, known):
-            note(outcome)
-            del jobs[outcome.subject_id]
+    for outcome in [] if recheck else _unchanged(store, jobs, but=refused):
+        note(outcome)
+        del jobs[outcome.subject_id]
     for outcome in in_processes(ingest_subject, list(jobs.values()), workers):
         note(outcome)
     return _report(outcomes, store.grid, time.monotonic() - started, listing.unused)
+
+
+def _unchanged(store: CohortStore, jobs: Mapping[str, Job], but: Container[str]) -> list[Outcome]:
+    """Of subjects whose files look as they did, ``but`` those in quarantine: what their records say
+    is from before they were refused."""
+    names = [name for name in jobs if name not in but]
+    return [
+        one for one in store.each(lambda name: looks_unchanged(store, jobs[name]), names) if one
+    ]
 
 
 def _refuse_other_spelling(

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, library
 
 Kernel = Callable[..., Any]
 
@@ -13,8 +13,8 @@ Kernel = Callable[..., Any]
 class Operator:
     """An operator that torch dispatches, compiles and differentiates; called by position.
 
-    It is made and used like one of ``torch.library.custom_op``, whose first call imports torch's
-    compiler: that takes as long again as torch itself, in every process that registers a pair.
+    It is made and used like a ``custom_op`` of torch, whose first call imports torch's compiler:
+    that takes as long again as torch itself, in every process that registers a pair.
 
     Args:
         name: such as ``triton_reg::warp``.
@@ -22,13 +22,14 @@ class Operator:
 
     Attributes:
         known: all of them, by name.
+        overload: what torch calls, for its own checks.
         kernels: what runs, by type of device.
     """
 
     known: ClassVar[dict[str, "Operator"]] = {}
 
     def __init__(self, name: str, schema: str) -> None:
-        torch.library.define(name, schema, tags=(torch.Tag.pt2_compliant_tag,))
+        library.define(name, schema, tags=(torch.Tag.pt2_compliant_tag,))
         space, _, own = name.partition("::")
         self.overload = getattr(getattr(torch.ops, space), own).default
         self.kernels: dict[str, Kernel] = {}
@@ -37,7 +38,7 @@ class Operator:
         self._backward: Kernel = self._refuse_backward
         self._setup_context: Kernel = lambda ctx, inputs, output: None
         if "!" not in schema:  # of what an operator writes to nobody asks for gradients
-            torch.library.register_autograd(
+            library.register_autograd(
                 name,
                 lambda ctx, *gradients: self._backward(ctx, *gradients),
                 setup_context=lambda ctx, inputs, output: self._setup_context(ctx, inputs, output),
@@ -53,7 +54,7 @@ class Operator:
             is_new = device not in self.kernels
             self.kernels[device] = kernel
             if is_new:
-                torch.library.impl(self._name, device)(
+                library.impl(self._name, device)(
                     lambda *arguments: self.kernels[device](*arguments)
                 )
             return kernel
@@ -62,7 +63,7 @@ class Operator:
 
     def register_fake(self, fake: Kernel) -> Kernel:
         """Results without values, for whoever traces or compiles a call."""
-        return torch.library.register_fake(self._name)(fake)
+        return library.register_fake(self._name)(fake)
 
     def register_autograd(self, backward: Kernel, *, setup_context: Kernel) -> None:
         """Gradients, as of ``torch.autograd.Function``; without, asking for them is an error."""
@@ -77,7 +78,7 @@ def operator(name: str, *, schema: str | None = None) -> Callable[[Kernel], Oper
     """Make an operator of what it does on a CPU; the schema is that of its annotations."""
 
     def make(kernel: Kernel) -> Operator:
-        made = Operator(name, schema or torch.library.infer_schema(kernel, mutates_args=()))
+        made = Operator(name, schema or library.infer_schema(kernel, mutates_args=()))
         made.register_kernel("cpu")(kernel)
         return made
 
