@@ -1,8 +1,9 @@
-"""Seconds and memory to aggregate a run of a million pairs with 36 structures.
+"""Seconds and memory to aggregate a run of a million pairs with 36 or 148 structures.
 
     PYTHONPATH=. python benchmarks/aggregate.py --part-rows 1024 64
+    PYTHONPATH=. python benchmarks/aggregate.py --structures 148
 
-Makes the parts of a run of 1,001 subjects in a temporary folder: Dice of 36 structures before and
+Makes the parts of a run of 1,001 subjects in a temporary folder: Dice of structures before and
 after, and eight measures of the pair, each a mean with effects of both subjects and noise. Then a
 process of its own reads them with all checksums, makes every table with every interval, and writes
 them as CSV, Parquet and Markdown. ``read_s`` and ``tables_s`` are its seconds without the start of
@@ -40,7 +41,7 @@ from cohort.studies.bench.machine import cpu_name, peak_bytes
 RESULTS = Path(__file__).parent / "results" / "aggregate.csv"
 COLUMNS = ["pairs", "structures", "part_rows", "parts", "mib_on_disk", "read_s", "tables_s",
            "total_s", "peak_mib", "cpu", "date"]  # fmt: skip
-SUBJECTS, PAIRS, STRUCTURES = 1_001, 1_000_000, 36
+SUBJECTS, PAIRS, STRUCTURES = 1_001, 1_000_000, 36  # structures: unless told
 MEASURED = ("dice_mean", "dice_before", "ncc", "ncc_before", "folding", "sdlogj",
             "displacement_mean_mm", "elapsed_s")  # fmt: skip
 SCORES = ("dice", "dice_structures_before")
@@ -63,17 +64,17 @@ def write_spec(run_dir: Path) -> None:
     (run_dir / "run.json").write_text(spec.model_dump_json())
 
 
-def write_parts(run_dir: Path, part_rows: int) -> int:
+def write_parts(run_dir: Path, part_rows: int, structures: int) -> int:
     """Parts of so many rows; returns their number."""
     rng = np.random.default_rng(0)
     fixed, moving = np.divmod(np.arange(SUBJECTS**2), SUBJECTS)
     apart = np.flatnonzero(fixed != moving)[:PAIRS]
-    effects = 0.02 * rng.standard_normal((SUBJECTS, STRUCTURES))
+    effects = 0.02 * rng.standard_normal((SUBJECTS, structures))
     names = pa.array(subject_names())
     starts = range(0, PAIRS, part_rows)
     for number, start in enumerate(starts):
         rows = apart[start : start + part_rows]
-        noise = 0.01 * rng.standard_normal((len(rows), STRUCTURES))
+        noise = 0.01 * rng.standard_normal((len(rows), structures))
         values = 0.7 + effects[fixed[rows]] + effects[moving[rows]] + noise
         table = part(names.take(fixed[rows]), names.take(moving[rows]), values)
         path = run_dir / "parts" / f"{number:05d}.parquet"
@@ -82,9 +83,9 @@ def write_parts(run_dir: Path, part_rows: int) -> int:
 
 
 def part(fixed: pa.Array, moving: pa.Array, values: np.ndarray) -> pa.Table:
-    rows = len(values)
-    labels = pa.array(np.tile(np.arange(1, STRUCTURES + 1, dtype=np.int32), rows))
-    ends = np.arange(rows + 1, dtype=np.int32) * STRUCTURES
+    rows, structures = values.shape
+    labels = pa.array(np.tile(np.arange(1, structures + 1, dtype=np.int32), rows))
+    ends = np.arange(rows + 1, dtype=np.int32) * structures
     given = {"fixed": fixed, "moving": moving, "status": pa.array(["ok"] * rows)}
     given |= {name: pa.array(values[:, index]) for index, name in enumerate(MEASURED)}
     for name in SCORES:
@@ -96,7 +97,7 @@ def part(fixed: pa.Array, moving: pa.Array, values: np.ndarray) -> pa.Table:
 def aggregate(run_dir: Path) -> None:
     """What the process of its own does; prints its figures."""
     began = time.perf_counter()
-    run = RunValues.read(run_dir)
+    run = RunValues.of_run(run_dir)
     read = time.perf_counter()
     write_tables(run_dir / "tables", run_tables(run, {}))
     done = time.perf_counter()
@@ -113,6 +114,7 @@ def aggregate(run_dir: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--part-rows", type=int, nargs="+", default=[1024, 64])
+    parser.add_argument("--structures", type=int, default=STRUCTURES)
     parser.add_argument("--aggregate", type=Path, help="aggregate this run and print the figures")
     asked = parser.parse_args()
     if asked.aggregate:
@@ -121,13 +123,13 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             run_dir = Path(folder) / "run"
             write_spec(run_dir)
-            parts = write_parts(run_dir, part_rows)
+            parts = write_parts(run_dir, part_rows, asked.structures)
             size = sum(path.stat().st_size for path in (run_dir / "parts").iterdir())
             command = [sys.executable, __file__, "--aggregate", str(run_dir)]
             shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         row = {
             **json.loads(shown.splitlines()[-1]),
-            "structures": STRUCTURES,
+            "structures": asked.structures,
             "part_rows": part_rows,
             "parts": parts,
             "mib_on_disk": f"{size / 2**20:.0f}",

@@ -27,8 +27,9 @@ from cohort.engine.choices import PlanSettings
 from cohort.engine.doctor import warm
 from cohort.engine.events import pairs_per_hour, seconds_a_pair
 from cohort.engine.plan import open_run
-from cohort.engine.results import read_rows, summarise
+from cohort.engine.results import read_rows
 from cohort.engine.run import run
+from cohort.engine.summary import summarise
 from cohort.engine.team import Team
 from cohort.studies.bench.machine import cpu_name
 

@@ -25,7 +25,7 @@ def run_dir(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def tables(run_dir: Path) -> dict[str, pl.DataFrame]:
-    return run_tables(RunValues.read(run_dir), {1: "thalamus"})
+    return run_tables(RunValues.of_run(run_dir), {1: "thalamus"})
 
 
 def test_structures_are_described_measure_by_measure(tables) -> None:
@@ -74,7 +74,7 @@ def test_failed_pairs_and_absent_values_count_for_nothing(run_dir: Path) -> None
     commit_part(run_dir, "3", [
         row_of("a", "x", 0.9, status="E_OOM"), row_of("a", "y", float("nan"), dice=None),
     ])  # fmt: skip
-    tables = run_tables(RunValues.read(run_dir), {})
+    tables = run_tables(RunValues.of_run(run_dir), {})
     row = tables["by_run"].row(0, named=True)
     assert (row["pairs"], row["failed"]) == (13, 1)
     assert row["dice_mean_mean"] == pytest.approx(SCORES.mean())
@@ -82,7 +82,7 @@ def test_failed_pairs_and_absent_values_count_for_nothing(run_dir: Path) -> None
 
 
 def test_a_run_without_rows_has_empty_tables(tmp_path: Path) -> None:
-    tables = run_tables(RunValues.read(write_run(tmp_path / "run", lambda _: 0.0, pairs=[])), {})
+    tables = run_tables(RunValues.of_run(write_run(tmp_path / "run", lambda _: 0.0, pairs=[])), {})
     assert tables["by_run"]["pairs"].to_list() == [0]
     assert [len(tables[name]) for name in tables if name != "by_run"] == [0, 0, 0]
 
@@ -90,28 +90,44 @@ def test_a_run_without_rows_has_empty_tables(tmp_path: Path) -> None:
 def test_the_order_of_parts_changes_nothing(run_dir: Path, tmp_path: Path, tables) -> None:
     other = write_run(tmp_path / "other" / "run", lambda index: float(SCORES[index]), PAIRS)
     (other / "parts" / "1.parquet").rename(other / "parts" / "9.parquet")
-    for name, table in run_tables(RunValues.read(other), {1: "thalamus"}).items():
+    for name, table in run_tables(RunValues.of_run(other), {1: "thalamus"}).items():
         assert table.equals(tables[name]), name
 
 
 def test_structures_follow_the_pairs_that_are_chosen(run_dir: Path) -> None:
-    run = RunValues.read(run_dir)
+    run = RunValues.of_run(run_dir)
     chosen = run.only(np.array([7, 2]))
     whole = run.structures("dice")
-    assert chosen.structures("dice").equals(whole[[7, 2]])
+    np.testing.assert_equal(
+        chosen.structures("dice"), {label: own[[7, 2]] for label, own in whole.items()}
+    )
     assert chosen.pairs.rows() == [PAIRS[7], PAIRS[2]]
+
+
+def test_structures_are_found_whatever_file_names_them_first(tmp_path: Path) -> None:
+    run_dir = write_run(tmp_path / "run", lambda _: 0.5, pairs=[])
+    parts = {"3": ("b", "a", [(9, 0.25)]), "4": ("a", "b", [(2, 0.5), (9, float("inf"))]),
+             "5": ("c", "a", None), "6": ("a", "c", [(300, 1.0)])}  # fmt: skip
+    for tile, (fixed, moving, scores) in parts.items():
+        failed = {"status": "E_OOM"} if (fixed, moving) == ("a", "c") else {}
+        assert commit_part(run_dir, tile, [row_of(fixed, moving, 0.5, dice=scores, **failed)])
+    run = RunValues.of_run(run_dir)
+    assert run.pairs.rows() == [("a", "b"), ("b", "a"), ("c", "a")]
+    nan = float("nan")
+    known = {"2": [0.5, nan, nan], "9": [nan, 0.25, nan], "300": [nan] * 3}
+    np.testing.assert_equal(run.structures("dice"), known)
 
 
 def test_a_damaged_part_is_named(run_dir: Path) -> None:
     path = run_dir / "parts" / "2.parquet"
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(StorageError, match=r"2\.parquet is damaged"):
-        RunValues.read(run_dir)
+        RunValues.of_run(run_dir)
 
 
 def test_a_column_of_equal_values_has_an_interval_of_no_width() -> None:
     design = PairDesign.of(pl.DataFrame(PAIRS, ["fixed", "moving"], orient="row"))
-    row = describe(pl.DataFrame({"x": [0.25] * 12}), design).row(0, named=True)
+    row = describe({"x": np.full(12, 0.25)}, design).row(0, named=True)
     assert (row["low"], row["mean"], row["high"], row["sd"]) == (0.25, 0.25, 0.25, 0.0)
 
 

@@ -16,9 +16,11 @@ from cohort.engine.results import (
     commit_part,
     commit_table,
     committed_tiles,
+    filled_columns,
     part_path,
     read_rows,
     read_table,
+    read_tables,
 )
 from cohort.errors import StorageError
 
@@ -73,6 +75,29 @@ def test_new_parts_join_older_files(run_dir: Path) -> None:
         "000002.parquet",
     ]
     assert len(read_rows(run_dir)) == 15
+
+
+@pytest.mark.parametrize("merged_before", [0, 3], ids=["all loose", "some merged"])
+def test_rows_that_are_merged_while_they_are_read_are_given_once(
+    run_dir: Path, merged_before: int
+) -> None:
+    for number in range(merged_before):
+        compact(run_dir, 0)
+        tile = f"{number + 7:05d}-00000"
+        commit_part(run_dir, tile, [{"tile": tile, "fixed": f"s{number + 7}", "moving": "a"}])
+    known = sorted(read_rows(run_dir)["fixed"])
+    reading = read_tables(run_dir, ["fixed", "moving"])
+    given = next(reading)["fixed"].to_pylist()
+    compact(run_dir, 0)
+    given += [name for table in reading for name in table["fixed"].to_pylist()]
+    assert sorted(given) == known
+
+
+def test_columns_that_hold_a_value_are_known_before_and_after(run_dir: Path) -> None:
+    filled = {"tile", "fixed", "moving", "status", "ncc", "dice", "stop_reasons"}
+    assert filled_columns(run_dir) == filled
+    compact(run_dir, 0)
+    assert filled_columns(run_dir) == filled
 
 
 def test_a_part_of_a_tile_that_was_merged_does_not_count(run_dir: Path) -> None:

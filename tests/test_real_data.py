@@ -13,8 +13,9 @@ from cohort.data.store import CohortStore
 from cohort.engine.choices import PlanSettings
 from cohort.engine.plan import open_run
 from cohort.engine.registered_pair import warped_labels
-from cohort.engine.results import Summary, read_rows, summarise
+from cohort.engine.results import read_rows
 from cohort.engine.run import run
+from cohort.engine.summary import Summary, summarise
 from triton_reg import register_pair
 from triton_reg.metrics.jacobian import jacobian_measures
 from triton_reg.metrics.overlap import dice

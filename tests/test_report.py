@@ -21,9 +21,11 @@ from cohort.engine.results import SCHEMA, commit_part, read_rows
 from cohort.engine.spec import RunSpec
 from cohort.errors import UsageError
 from cohort.report import content, figures, layout, page, tables
+from cohort.report.aggregate import run_tables
 from cohort.report.page import Cohort, is_current, render_page, write_report
 from cohort.report.pictures import Picture
-from cohort.report.structure_scores import StructureScores, structure_table
+from cohort.report.run_values import RunValues
+from cohort.report.structure_scores import StructureScores, dice_of_pairs, structure_table
 from cohort.report.views import pair_views
 
 SUBJECTS = ("a", "b", "c")
@@ -106,6 +108,12 @@ def _spec(**values) -> RunSpec:
     return RunSpec.model_validate(facts | values)
 
 
+def _values(rows: list[dict]) -> RunValues:
+    return RunValues.of_rows(
+        "run-1", _spec(), lambda names: [_table(rows).select(names)], SCHEMA.names
+    )
+
+
 def _page(
     rows: list[dict],
     cohort: Cohort | None = None,
@@ -114,7 +122,9 @@ def _page(
 ) -> str:
     cohort, frame = cohort or Cohort(NAMES), _frame(rows)
     worst = tables.worst_pairs(frame).select("fixed", "moving").rows()
-    scores = StructureScores.of(_table(rows).select, cohort.names, worst)
+    run = _values(rows)
+    by_structure = run_tables(run, cohort.names)["by_structure"]
+    scores = StructureScores(structure_table(by_structure), dice_of_pairs(run.read, worst))
     return render_page("run-1", spec or _spec(), frame, scores, cohort, pictures or {}, 1800.0)
 
 
@@ -171,7 +181,7 @@ def _plain(page: str) -> str:
 
 def test_structures_are_counted_and_averaged_over_the_pairs_that_have_them():
     rows = [_row("a", "b"), _row("a", "c", dice={1: 0.2}), _failed("b", "a", "E_X", None)]
-    table = structure_table(_table(rows).select, {1: "thalamus"})
+    table = structure_table(run_tables(_values(rows), {1: "thalamus"})["by_structure"])
     assert table["name"].to_list() == ["thalamus", "structure 2"]
     assert table["n"].to_list() == [2, 1]
     np.testing.assert_allclose(table["mean"], [(0.7 + 0.2) / 2, 0.9])
@@ -307,7 +317,8 @@ def test_outlines_are_told_of_where_there_are_any(labels):
 
 def test_marks_of_a_perfect_structure_are_whole():
     scores = {"dice": {1: 1.0}, "dice_structures_before": {1: 1.0}}
-    table = structure_table(_table([_row("a", "b", **scores)]).select, NAMES)
+    run = _values([_row("a", "b", **scores)])
+    table = structure_table(run_tables(run, NAMES)["by_structure"])
     content = base64.b64decode(figures.structure_plot(table).partition(",")[2]).decode()
     assert "<use" in content
     assert not re.search(r"<g clip-path=[^>]*>\s*<use", content)

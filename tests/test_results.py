@@ -13,7 +13,6 @@ from small_run import part_names
 
 from cohort.engine import results
 from cohort.engine.results import (
-    MEASURES,
     SCHEMA,
     commit_part,
     committed_tiles,
@@ -21,8 +20,8 @@ from cohort.engine.results import (
     part_path,
     read_rows,
     read_table,
-    summarise,
 )
+from cohort.engine.summary import MEASURES, read_summary, summarise
 from cohort.errors import StorageError
 
 
@@ -163,7 +162,7 @@ def test_a_summary_reads_no_scores_of_structures(run_dir: Path, monkeypatch) -> 
         return read_table(run_dir, columns)
 
     monkeypatch.setattr(results, "read_table", noted)
-    assert results.read_summary(run_dir) == summarise(read_rows(run_dir))
+    assert read_summary(run_dir) == summarise(read_rows(run_dir))
     assert "dice" not in read[0]
     assert {"dice_mean", "status"} <= set(read[0])
     assert read_rows(run_dir, ("ncc",)).columns == ["fixed", "moving", "ncc"]

@@ -23,8 +23,9 @@ from cohort.engine.compaction import compact
 from cohort.engine.events import read_events
 from cohort.engine.manifest import load_manifest
 from cohort.engine.plan import open_run
-from cohort.engine.results import read_rows, summarise
+from cohort.engine.results import read_rows
 from cohort.engine.run import RunReport, run
+from cohort.engine.summary import summarise
 from cohort.engine.team import Team
 from cohort.errors import RunActiveError, SchedulerError, UsageError
 

@@ -15,8 +15,9 @@ from cohort.config.method import method_config
 from cohort.data.store import CohortStore
 from cohort.engine.choices import PlanSettings
 from cohort.engine.plan import open_run
-from cohort.engine.results import read_rows, summarise
+from cohort.engine.results import read_rows
 from cohort.engine.run import DriverOptions, run
+from cohort.engine.summary import summarise
 from cohort.engine.team import Team
 from cohort.engine.workbench import Workbench
 from cohort.errors import UsageError

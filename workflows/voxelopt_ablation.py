@@ -23,8 +23,9 @@ from cohort.data.store import CohortStore
 from cohort.endings import ended
 from cohort.engine.choices import PlanSettings
 from cohort.engine.plan import open_run
-from cohort.engine.results import read_rows, summarise
+from cohort.engine.results import read_rows
 from cohort.engine.run import run
+from cohort.engine.summary import summarise
 from cohort.engine.team import Team
 
 # each iteration pulls about three times harder, on from the six of the released code

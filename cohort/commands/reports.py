@@ -8,13 +8,14 @@ import typer
 from cohort import terminal
 from cohort.commands.run_text import apart_rows, report_rows
 from cohort.engine.events import pairs_per_hour
-from cohort.engine.results import SUMMARISED, read_rows, summarise
+from cohort.engine.results import read_rows
+from cohort.engine.summary import SUMMARISED, summarise
 from cohort.errors import UsageError
 from cohort.options import Json, StoreMoved, TrustCode, local_path
 from cohort.report.compare_text import notes, runs_table
 from cohort.report.outliers import COLUMNS, outliers
-from cohort.report.page import is_current, write_report
-from cohort.report.written import has_run_tables, write_comparison, write_run_tables
+from cohort.report.page import is_current, tables_folder, write_report
+from cohort.report.written import write_comparison
 
 
 def report(
@@ -45,14 +46,13 @@ def report(
 
 
 def _report_one(run_dir: Path, store: str | None, trust_code: bool, json: bool) -> None:
-    page, tables = run_dir / "report" / "index.html", run_dir / "report" / "tables"
-    if not (is_current(run_dir, store, trust_code=trust_code) and has_run_tables(run_dir)):
+    page, tables = run_dir / "report" / "index.html", tables_folder(run_dir)
+    if not is_current(run_dir, store, trust_code=trust_code):
         with terminal.progress_bar("reporting", quiet=json) as update:
 
             def progress(done: int, all_: int) -> None:
                 update(done, all_, 0)
 
-            tables = write_run_tables(run_dir, store)  # first, as the page vouches for them
             page = write_report(run_dir, store, trust_code=trust_code, progress=progress)
     rows, rate = read_rows(run_dir, (*SUMMARISED, *COLUMNS)), pairs_per_hour(run_dir)
     summary, apart = summarise(rows), outliers(rows)

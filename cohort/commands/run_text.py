@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from cohort.engine.progress import RunProgress
-from cohort.engine.results import Summary
+from cohort.engine.summary import Summary
 
 if TYPE_CHECKING:  # status need not wait for what registers
     from cohort.engine.run import RunReport

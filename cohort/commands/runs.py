@@ -19,9 +19,10 @@ from cohort.commands.run_text import apart_rows, run_rows
 from cohort.data.store import CohortStore
 from cohort.engine.cluster.workers import check_dashboard
 from cohort.engine.plan import open_run
-from cohort.engine.results import SUMMARISED, read_rows, summarise
+from cohort.engine.results import read_rows
 from cohort.engine.run import RunReport, run
 from cohort.engine.run_folder import take_back
+from cohort.engine.summary import SUMMARISED, summarise
 from cohort.engine.team import Team
 from cohort.errors import UsageError
 from cohort.options import (

@@ -68,6 +68,21 @@ def read_compacted(run_dir: Path, file: Compacted, schema: pa.Schema) -> pa.Tabl
     return table.filter(pc.field("tile").isin(file.tiles)).select(names)
 
 
+def columns_with_values(path: Path) -> set[str]:
+    """Columns of a file of rows in which some row holds a value, as its footer says.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        StorageError: ``E_PART`` if it is damaged, ``E_STORAGE`` if the file system cannot read it.
+    """
+    try:
+        return _filled_columns(pq.read_metadata(path))
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise damaged(path, error) from error
+
+
 def row_groups(path: Path, schema: pa.Schema, *, past_damage: bool = False) -> Iterator[pa.Table]:
     """The rows of a compacted file, group by group; no tile is in two of them.
 

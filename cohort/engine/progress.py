@@ -10,8 +10,9 @@ import polars as pl
 
 from cohort.data.storage import storage_error
 from cohort.engine.events import pairs_per_hour, seconds_a_pair
-from cohort.engine.results import SUMMARISED, Summary, read_rows, summarise
+from cohort.engine.results import read_rows
 from cohort.engine.spec import RunSpec
+from cohort.engine.summary import SUMMARISED, Summary, summarise
 
 _SLOWEST = 3
 

@@ -1,8 +1,8 @@
 """Rows of pairs on disk: one Parquet part a tile, written once and for ever."""
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,8 @@ import polars as pl
 import pyarrow as pa
 
 from cohort.data.storage import write_once
-from cohort.engine.manifest import load_manifest
-from cohort.engine.parts import loose_tiles, read_compacted, read_part
+from cohort.engine.manifest import FOLDER, load_manifest
+from cohort.engine.parts import columns_with_values, loose_tiles, read_compacted, read_part
 from cohort.engine.seal import sealed_parquet
 from triton_reg.metrics.deformation import DeformationMeasures
 
@@ -80,37 +80,6 @@ SCHEMA = pa.schema([
 ])  # fmt: skip
 # columns that say how a row came about; all others are the same for any number of workers
 INCIDENTAL = ("register_s", "metrics_s", "elapsed_s", "worker", "attempt", "finished_at", "tile")
-MEASURES = (
-    "dice_mean", "dice_before", "ncc", "ncc_before", "folding", "sdlogj",
-    "displacement_mean_mm", "epe_mm", "epe_before_mm", "tre_mm", "tre_before_mm",
-    "hd95_mm_mean", "surface_dice_mean", "ice_mm",
-)  # fmt: skip
-SUMMARISED = ("status", "message", "elapsed_s", *MEASURES)
-
-
-@dataclass(frozen=True)
-class Summary:
-    """Means over the pairs that succeeded; None where nothing was measured."""
-
-    pairs: int
-    ok: int
-    failed: int
-    dice_mean: float | None
-    dice_before: float | None
-    ncc: float | None
-    ncc_before: float | None
-    folding: float | None
-    sdlogj: float | None
-    displacement_mean_mm: float | None
-    epe_mm: float | None
-    epe_before_mm: float | None
-    tre_mm: float | None
-    tre_before_mm: float | None
-    hd95_mm_mean: float | None
-    surface_dice_mean: float | None
-    ice_mm: float | None
-    busy_s: float
-    reasons: dict[str, str]  # of each code of failed pairs, the commonest sentence
 
 
 def pair_key(fingerprint: str, device: str, fixed_digest: str, moving_digest: str) -> str:
@@ -170,51 +139,61 @@ def read_rows(run_dir: Path, columns: Sequence[str] | None = None) -> pl.DataFra
 
 
 def read_table(run_dir: Path, columns: list[str] | None = None) -> pa.Table:
-    """All committed rows of a run, or some of their columns, part by part.
+    """All committed rows of a run, or some of their columns.
+
+    Raises:
+        StorageError: as :func:`read_tables` does.
+    """
+    # first a table with every column: what no part holds is null
+    empty = _schema_of(columns).empty_table()
+    return pa.concat_tables([empty, *read_tables(run_dir, columns)], promote_options="default")
+
+
+def read_tables(run_dir: Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
+    """All committed rows of a run, or some of their columns, a file of rows at a time.
+
+    A table has those of the columns that hold a value in it. Rows that are compacted in the
+    meantime are given once.
 
     Raises:
         StorageError: ``E_PART`` naming the part that is damaged, ``E_MANIFEST`` if it is the list
             of compacted ones; ``E_STORAGE`` if the file system cannot read it.
     """
-    schema = SCHEMA if columns is None else pa.schema([SCHEMA.field(name) for name in columns])
+    schema = _schema_of(columns)
+    given: set[str] = set()
     while True:
         loose = loose_tiles(run_dir)  # first, see :func:`committed_tiles`
-        manifest = load_manifest(run_dir)
-        compacted = manifest.tiles
-        paths = [part_path(run_dir, tile) for tile in loose if tile not in compacted]
+        for file in load_manifest(run_dir).files:
+            tiles = tuple(tile for tile in file.tiles if tile not in given)
+            if tiles:
+                yield read_compacted(run_dir, replace(file, tiles=tiles), schema)
+                given.update(file.tiles)
         try:
-            parts = [read_compacted(run_dir, file, schema) for file in manifest.files if file.tiles]
-            parts += [read_part(path, schema) for path in paths]
+            for tile in loose:
+                if tile not in given:
+                    yield read_part(part_path(run_dir, tile), schema)
+                    given.add(tile)
         except FileNotFoundError:  # compacted in the meantime
             continue
-        # first a table with every column: what no part holds is null
-        return pa.concat_tables([schema.empty_table(), *parts], promote_options="default")
+        return
 
 
-def read_summary(run_dir: Path) -> Summary:
-    """Counts and means of a run's rows.
+def _schema_of(columns: list[str] | None) -> pa.Schema:
+    return SCHEMA if columns is None else pa.schema([SCHEMA.field(name) for name in columns])
+
+
+def filled_columns(run_dir: Path) -> set[str]:
+    """Columns in which some committed row holds a value, as the files say of themselves.
 
     Raises:
-        StorageError: as :func:`read_table` does.
+        StorageError: as :func:`read_tables` does.
     """
-    return summarise(read_rows(run_dir, SUMMARISED))
-
-
-def summarise(rows: pl.DataFrame) -> Summary:
-    """Counts and means of a table of rows that has the columns `SUMMARISED`."""
-    good = rows.filter(pl.col("status") == "ok")
-    means = good.select(pl.col(MEASURES).mean()).row(0, named=True)
-    return Summary(
-        pairs=len(rows),
-        ok=len(good),
-        failed=len(rows) - len(good),
-        busy_s=float(rows["elapsed_s"].sum()),
-        reasons=_reasons(rows.filter(pl.col("status") != "ok")),
-        **means,
-    )
-
-
-def _reasons(failed: pl.DataFrame) -> dict[str, str]:
-    counted = failed.group_by("status", "message").len().sort("len", "message", descending=True)
-    commonest = counted.unique("status", keep="first").sort("status")
-    return dict(commonest.select("status", pl.col("message").fill_null("")).iter_rows())
+    while True:
+        loose = loose_tiles(run_dir)  # first, see :func:`committed_tiles`
+        files = [file.name for file in load_manifest(run_dir).files if file.tiles]
+        paths = [run_dir / FOLDER / name for name in files]
+        paths += [part_path(run_dir, tile) for tile in loose]
+        try:
+            return set[str]().union(*map(columns_with_values, paths))
+        except FileNotFoundError:  # compacted in the meantime
+            continue

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import numpy as np
 import polars as pl
 
 from cohort.report.run_values import RunValues
@@ -26,23 +27,23 @@ def run_tables(run: RunValues, names: Mapping[int, str]) -> dict[str, pl.DataFra
     }
 
 
-def describe(values: pl.DataFrame, design: PairDesign) -> pl.DataFrame:
-    """How each column of ``values`` is distributed over pairs.
+def describe(values: Mapping[str, np.ndarray], design: PairDesign) -> pl.DataFrame:
+    """How each of these columns, ``[P]`` and NaN where absent, is distributed over pairs.
 
     Columns: column, n, mean, sd, median, p05, p25, p75, p95, low, high. The last two are the 95 %
     interval of the mean over subjects (:func:`mean_over_pairs`), null where there is none.
     """
-    rows = [_description(values[name], design) for name in values.columns]
+    rows = [_description(name, own, design) for name, own in values.items()]
     floats = ("mean", "sd", *_QUANTILES, "low", "high")
     schema = {"column": pl.String, "n": pl.Int64, **dict.fromkeys(floats, pl.Float64)}
     return pl.DataFrame(rows, schema).fill_nan(None)
 
 
-def _description(column: pl.Series, design: PairDesign) -> dict[str, Any]:
-    ordered = column.drop_nulls().sort()  # once, for all quantiles
-    estimate = mean_over_pairs(column.fill_null(float("nan")).to_numpy(), design)
+def _description(name: str, values: np.ndarray, design: PairDesign) -> dict[str, Any]:
+    ordered = pl.Series(values, nan_to_null=True).drop_nulls().sort()  # once, for all quantiles
+    estimate = mean_over_pairs(values, design)
     return {
-        "column": column.name,
+        "column": name,
         "n": estimate.n,
         "mean": estimate.mean,
         "sd": ordered.std(),
@@ -61,7 +62,7 @@ def by_structure(run: RunValues, names: Mapping[int, str], design: PairDesign) -
         describe(run.structures(measure), design).with_columns(measure=pl.lit(measure))
         for measure in run.structure_measures
     ]
-    table = pl.concat(tables) if tables else describe(pl.DataFrame(), design)
+    table = pl.concat(tables) if tables else describe({}, design)
     label = pl.col("column").cast(pl.Int32)
     called = pl.Series([names.get(int(one), f"structure {one}") for one in table["column"]])
     return table.select(
@@ -88,10 +89,10 @@ def by_subject(run: RunValues, role: Literal["fixed", "moving"]) -> pl.DataFrame
     )
     empty = {"subject": pl.Categorical, "value": pl.Float64}
     frames = [pl.DataFrame(schema=empty).group_by("subject").agg(*statistics)]
-    for measure in run.measures.columns:
-        frame = pl.DataFrame([subject, run.measures[measure].alias("value")]).drop_nulls()
+    for own in run.measures.values():
+        frame = pl.DataFrame([subject, pl.Series("value", own, nan_to_null=True)]).drop_nulls()
         frames.append(frame.group_by("subject").agg(*statistics))
-    named = zip(("", *run.measures.columns), frames, strict=True)
+    named = zip(("", *run.measures), frames, strict=True)
     return (
         pl.concat([frame.select(pl.lit(name).alias("measure"), pl.all()) for name, frame in named])
         .with_columns(pl.col("subject").cast(pl.String))

@@ -54,7 +54,7 @@ def compare_runs(run_dirs: Sequence[Path], names: Mapping[int, str]) -> RunCompa
             pairs is not the same scan in all of them; ``E_RUN`` if a folder is no run.
         StorageError: if a run cannot be read.
     """
-    whole = [RunValues.read(path, name) for path, name in _named(run_dirs)]
+    whole = [RunValues.of_run(path, name) for path, name in _named(run_dirs)]
     runs = _on_common_pairs(whole)
     _refuse_other_scans(runs)
     design = PairDesign.of(runs[0].pairs)
@@ -130,12 +130,12 @@ def _refuse_other_scans(runs: list[RunValues]) -> None:
 
 
 def _compared(
-    runs: list[RunValues], tables: list[pl.DataFrame], design: PairDesign
+    runs: list[RunValues], tables: Sequence[Mapping[str, np.ndarray]], design: PairDesign
 ) -> list[dict[str, Any]]:
     """A row a run and column, over the pairs where all runs have a value."""
     rows = []
-    for measure in filter(_is_result, _shared([table.columns for table in tables])):
-        values = np.stack([table[measure].fill_null(np.nan).to_numpy() for table in tables])
+    for measure in filter(_is_result, _shared([[*table] for table in tables])):
+        values = np.stack([table[measure] for table in tables])
         values[:, np.isnan(values).any(axis=0)] = np.nan
         for index, (run, own) in enumerate(zip(runs, values, strict=True)):
             row = {"run": run.name, "measure": measure, **_told(own, design)}

@@ -11,8 +11,8 @@ import numpy as np
 import polars as pl
 
 from cohort.data.geometry import Grid
-from cohort.engine.results import Summary
 from cohort.engine.spec import RunSpec
+from cohort.engine.summary import Summary
 from cohort.report import tables
 from cohort.report.figures import histogram
 

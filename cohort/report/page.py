@@ -14,15 +14,19 @@ from cohort.data.places import Where
 from cohort.data.storage import sweep, write_atomic
 from cohort.data.store import CohortStore
 from cohort.engine.events import pairs_per_hour
-from cohort.engine.results import SUMMARISED, read_rows, read_table, summarise
+from cohort.engine.results import read_rows, read_tables
 from cohort.engine.spec import RunSpec
+from cohort.engine.summary import SUMMARISED, summarise
 from cohort.errors import CohortError
 from cohort.report import content, layout, outliers, tables
+from cohort.report.aggregate import run_tables
 from cohort.report.effort import spent_plot, throughput_plot
 from cohort.report.figures import MOST_STRUCTURES, structure_plot
 from cohort.report.overview import matrix_plot, pair_matrix
 from cohort.report.pictures import Picture, Progress, pictures_of
-from cohort.report.structure_scores import StructureScores
+from cohort.report.publish import write_tables
+from cohort.report.run_values import RunValues
+from cohort.report.structure_scores import StructureScores, dice_of_pairs, structure_table
 from triton_reg import __version__
 
 WORST_PAIRS = 10
@@ -60,15 +64,20 @@ def write_report(
 ) -> Path:
     """Write ``RUN/report/index.html`` from the rows that are committed; returns its path.
 
+    The tables of the run are written below ``RUN/report/tables``, as CSV, Parquet and Markdown.
+
     `store_path` is where the store is now, if it is not where the run left it. Pictures of a run
     whose settings name code need `trust_code`, which allows to run that.
     """
     run_dir = Path(run_dir)
     spec, cohort = _facts(run_dir, store_path)
     digest = _inputs_digest(run_dir, cohort, trust_code)
+    told = run_tables(RunValues.of_run(run_dir), cohort.names)
+    write_tables(tables_folder(run_dir), told)  # first, as the page vouches for them
     rows = read_rows(run_dir, _SHOWN)
     worst = tables.worst_pairs(rows, WORST_PAIRS).select("fixed", "moving").rows()
-    scores = StructureScores.of(partial(read_table, run_dir), cohort.names, worst)
+    dice = dice_of_pairs(partial(read_tables, run_dir), worst)
+    scores = StructureScores(structure_table(told["by_structure"]), dice)
     pictures = {}
     if not cohort.missing:
         pictures = pictures_of(run_dir, store_path, worst, trust_code, progress)
@@ -82,7 +91,7 @@ def write_report(
 
 
 def is_current(run_dir: Path, store_path: Where | None = None, *, trust_code: bool = False) -> bool:
-    """Whether the page there was made by this version from what the run and the store hold now.
+    """Whether page and tables were made by this version from what run and store hold now.
 
     A page that was made with `trust_code` is as good without.
     """
@@ -92,6 +101,8 @@ def is_current(run_dir: Path, store_path: Where | None = None, *, trust_code: bo
         with _page_path(run_dir).open(encoding="utf-8") as page:
             head = page.read(4096)
     except FileNotFoundError:
+        return False
+    if not (tables_folder(run_dir) / "by_run.csv").is_file():
         return False
     digests = {_inputs_digest(run_dir, cohort, trusted) for trusted in (trust_code, True)}
     return any(f'content="{digest}"' in head for digest in digests)
@@ -182,6 +193,11 @@ def _structure_names(settings: dict[str, Any]) -> dict[int, str]:
     """Label value -> name; what is no label value is left out."""
     entries = settings.get("structures") or {}
     return {int(label): str(name) for label, name in entries.items() if str(label).isdecimal()}
+
+
+def tables_folder(run_dir: Path) -> Path:
+    """Where the tables of a run lie."""
+    return run_dir / "report" / "tables"
 
 
 def _page_path(run_dir: Path) -> Path:

@@ -1,15 +1,17 @@
 """What a run measured, a column a measure: what aggregation and comparison work on."""
 
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from cohort.engine.results import INCIDENTAL, SCHEMA, read_table
+from cohort.engine.results import INCIDENTAL, SCHEMA, filled_columns, read_tables
 from cohort.engine.spec import RunSpec
-from cohort.report.structure_scores import entries
+from cohort.report.structure_scores import Read, structure_values
 
 # measures are whatever the schema has of these two types, so that a new one needs nothing here
 _MEASURES = [
@@ -27,47 +29,55 @@ class RunValues:
         name: what tables call the run.
         spec: its facts.
         pairs: ``fixed`` and ``moving``, one row a registered pair.
-        measures: one column a measure that some pair has, one row a pair.
+        measures: ``[P]`` values of each measure that some pair has; NaN where a pair has none.
         seconds: ``[P]`` seconds that each pair took.
         failed: pairs that have no values because they failed.
-        scores: the measures of structures: a map column each, one row a committed pair.
-        rows: ``[P]`` the row in `scores` of each registered pair.
+        structure_measures: measures that some pair has for structures.
+        read: gives more columns of the rows.
     """
 
     name: str
     spec: RunSpec
     pairs: pl.DataFrame
-    measures: pl.DataFrame
+    measures: Mapping[str, np.ndarray]
     seconds: np.ndarray
     failed: int
-    scores: pa.Table = field(repr=False)
-    rows: np.ndarray = field(repr=False)
+    structure_measures: Sequence[str]
+    read: Read = field(repr=False)
 
     @classmethod
-    def read(cls, run_dir: Path, name: str | None = None) -> "RunValues":
-        """Read a run; a checksum of every page that is read is checked.
+    def of_run(cls, run_dir: Path, name: str | None = None) -> "RunValues":
+        """Those of a run on disk; a checksum of every page that is read is checked.
 
         Raises:
             UsageError, StorageError: as :meth:`RunSpec.load` and
-                :func:`cohort.engine.results.read_table` do.
+                :func:`cohort.engine.results.read_tables` do.
         """
-        spec = RunSpec.load(run_dir)
-        table = read_table(run_dir, [*_FACTS, *_MEASURES, *_SCORES])
-        filled = [name for name in _MEASURES if table[name].null_count < len(table)]
-        frame = pl.from_arrow(table.select([*_FACTS, *filled]))
+        spec, filled = RunSpec.load(run_dir), filled_columns(run_dir)
+        read = partial(read_tables, run_dir)
+        return cls.of_rows(name or run_dir.resolve().name, spec, read, filled)
+
+    @classmethod
+    def of_rows(cls, name: str, spec: RunSpec, read: Read, filled: Container[str]) -> "RunValues":
+        """Those of the rows that `read` gives, of which the columns `filled` hold a value."""
+        measured = [one for one in _MEASURES if one in filled]
+        columns = [*_FACTS, *measured]
+        empty = pa.schema([SCHEMA.field(one) for one in columns]).empty_table()
+        table = pa.concat_tables([empty, *read(columns)], promote_options="default")
+        frame = pl.from_arrow(table)
         assert isinstance(frame, pl.DataFrame)
-        good = frame.with_row_index("row").filter(pl.col("status") == "ok").sort("fixed", "moving")
-        finite = good.select(pl.when(pl.col(one).is_finite()).then(pl.col(one)) for one in filled)
-        there = [one.name for one in finite if one.null_count() < len(finite)]
+        good = frame.filter(pl.col("status") == "ok").sort("fixed", "moving")
+        values = {one: good[one].fill_null(float("nan")).to_numpy() for one in measured}
+        finite = {one: np.where(np.isinf(own), np.nan, own) for one, own in values.items()}
         return cls(
-            name or run_dir.resolve().name,
-            spec,
-            good.select("fixed", "moving"),
-            finite.select(there),
-            good["elapsed_s"].to_numpy(),
-            len(frame) - len(good),
-            table.select(_SCORES),
-            good["row"].to_numpy(),
+            name=name,
+            spec=spec,
+            pairs=good.select("fixed", "moving"),
+            measures={one: own for one, own in finite.items() if not np.isnan(own).all()},
+            seconds=good["elapsed_s"].to_numpy(),
+            failed=len(frame) - len(good),
+            structure_measures=[one for one in _SCORES if one in filled],
+            read=read,
         )
 
     def only(self, chosen: np.ndarray) -> "RunValues":
@@ -75,30 +85,10 @@ class RunValues:
         return replace(
             self,
             pairs=self.pairs[chosen],
-            measures=self.measures[chosen],
+            measures={one: own[chosen] for one, own in self.measures.items()},
             seconds=self.seconds[chosen],
-            rows=self.rows[chosen],
         )
 
-    @property
-    def structure_measures(self) -> list[str]:
-        """Measures that some pair has for structures."""
-        scores = self.scores
-        return [name for name in _SCORES if scores[name].null_count < len(scores)]
-
-    def structures(self, measure: str) -> pl.DataFrame:
-        """A measure of structures: a column a label (``"17"``), a row a pair; null if absent."""
-        column = self.scores[measure]
-        found = list(entries(column))
-        labels = np.unique(np.concatenate([np.unique(keys) for _, keys, _ in found] or [[]]))
-        values = np.full((len(labels), len(column)), np.nan)
-        for rows, keys, items in found:
-            values[np.searchsorted(labels, keys), rows] = items
-        values[np.isinf(values)] = np.nan
-        whole = np.array_equal(self.rows, np.arange(len(column)))
-        chosen = values if whole else (one[self.rows] for one in values)
-        # by itself and once: of a million pairs of a hundred structures, each copy is a gigabyte
-        return pl.DataFrame([
-            pl.Series(str(int(label)), one, nan_to_null=True)
-            for label, one in zip(labels, chosen, strict=True)
-        ])  # fmt: skip
+    def structures(self, measure: str) -> dict[str, np.ndarray]:
+        """A measure of structures: ``[P]`` values of each label (``"17"``); NaN if absent."""
+        return structure_values(self.read, measure, self.pairs)

@@ -1,6 +1,6 @@
-"""Scores of structures: read apart from all else, as those of a million pairs are gigabytes."""
+"""Scores of structures, measure by measure: those of a million pairs are a gigabyte each."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,8 +8,8 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-Read = Callable[[list[str]], pa.Table]
-"""Gives columns of all committed rows, as `cohort.engine.results.read_table` does of a run."""
+Read = Callable[[list[str]], Iterable[pa.Table]]
+"""Gives columns of all committed rows, as `cohort.engine.results.read_tables` does of a run."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,41 +24,19 @@ class StructureScores:
     table: pl.DataFrame
     pairs: Mapping[tuple[str, str], Mapping[int, float]]
 
-    @classmethod
-    def of(
-        cls, read: Read, names: dict[int, str], pairs: Collection[tuple[str, str]]
-    ) -> "StructureScores":
-        """Read them, and those of ``pairs`` too; ``names`` by label."""
-        return cls(structure_table(read, names), _scores_of(read, pairs))
 
-
-def structure_table(read: Read, names: dict[int, str]) -> pl.DataFrame:
+def structure_table(by_structure: pl.DataFrame) -> pl.DataFrame:
     """Dice per structure over all registered pairs, lowest mean first.
 
-    Columns: structure, name, n, before (mean), mean, sd, median, p05, p25, p75, p95. A pair counts
-    for the structures that both of its subjects have.
+    Columns: structure, name, n, before (mean), mean, sd, median, p05, p25, p75, p95; from the table
+    that :func:`cohort.report.aggregate.by_structure` makes. A pair counts for the structures that
+    both of its subjects have.
     """
-    value = pl.col("value")
-    quantiles = [
-        value.quantile(share, "linear").alias(f"p{round(100 * share):02d}")
-        for share in (0.05, 0.25, 0.75, 0.95)
-    ]
-    after = _by_structure(read, "dice")
-    table = after.group_by("structure").agg(
-        value.count().alias("n"),
-        value.mean().alias("mean"),
-        value.std().alias("sd"),
-        value.median().alias("median"),
-        *quantiles,
-    )
-    del after
-    before = _by_structure(read, "dice_structures_before")
-    means_before = before.group_by("structure").agg(value.mean().alias("before"))
-    labels = table["structure"].to_list()
-    named = pl.Series("name", [names.get(s, f"structure {s}") for s in labels], dtype=pl.String)
+    before = by_structure.filter(measure="dice_structures_before")
     return (
-        table.with_columns(named)
-        .join(means_before, on="structure", how="left")
+        by_structure.filter(measure="dice")
+        .filter(pl.col("n") > 0)
+        .join(before.select("structure", before="mean"), on="structure", how="left")
         .select(
             *("structure", "name", "n", "before", "mean", "sd", "median"),
             *("p05", "p25", "p75", "p95"),
@@ -67,38 +45,88 @@ def structure_table(read: Read, names: dict[int, str]) -> pl.DataFrame:
     )
 
 
-def entries(column: pa.ChunkedArray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def dice_of_pairs(
+    read: Read, pairs: Collection[tuple[str, str]]
+) -> dict[tuple[str, str], dict[int, float]]:
+    """Label and Dice of every structure of some pairs, by (fixed, moving)."""
+    found = {}
+    for table in read(["fixed", "moving", "dice"]):
+        for side, name in enumerate(("fixed", "moving")):
+            named = pa.array([pair[side] for pair in pairs], pa.string())
+            table = table.filter(pc.field(name).isin(named))
+        for row in table.to_pylist():
+            found[row["fixed"], row["moving"]] = dict(row.get("dice") or ())
+    return {pair: scores for pair, scores in found.items() if pair in pairs}
+
+
+def structure_values(read: Read, measure: str, pairs: pl.DataFrame) -> dict[str, np.ndarray]:
+    """A measure of structures: ``[P]`` values of each label (``"17"``), in the order of labels.
+
+    `pairs` has P rows, ``fixed`` and ``moving``; NaN where a pair has no finite value.
+    """
+    places = _Places(pairs)
+    rows_of: dict[int, int] = {}  # of a label, in `values`
+    values = np.empty((0, len(pairs)))
+    for table in read(["fixed", "moving", measure]):
+        if measure not in table.schema.names:
+            continue
+        at = places.of(table)
+        for rows, keys, items in _entries(table[measure]):
+            labels = keys.dictionary.to_pylist()
+            own = np.array([rows_of.setdefault(one, len(rows_of)) for one in labels], np.int64)
+            values = _with_rows(values, len(rows_of))
+            wanted = at[rows] >= 0
+            structure = own[keys.indices.to_numpy()[wanted]]
+            values[structure, at[rows[wanted]]] = items[wanted]
+    values[np.isinf(values)] = np.nan
+    return {str(label): values[rows_of[label]] for label in sorted(rows_of)}
+
+
+def _with_rows(values: np.ndarray, rows: int) -> np.ndarray:
+    """With so many rows; new ones are NaN."""
+    new = rows - len(values)
+    return np.pad(values, ((0, new), (0, 0)), constant_values=np.nan) if new else values
+
+
+def _entries(
+    column: pa.ChunkedArray,
+) -> Iterator[tuple[np.ndarray, pa.DictionaryArray, np.ndarray]]:
     """Row, label and value of every entry of a map column, chunk by chunk."""
     start = 0
     for chunk in column.chunks:
         offsets = chunk.offsets.to_numpy()
-        inside = slice(int(offsets[0]), int(offsets[-1]))
-        rows = np.repeat(np.arange(start, start + len(chunk)), np.diff(offsets))
+        first, entries = int(offsets[0]), int(offsets[-1] - offsets[0])
         yield (
-            rows,
-            chunk.keys.to_numpy()[inside],
-            chunk.items.to_numpy(zero_copy_only=False)[inside],
+            np.repeat(np.arange(start, start + len(chunk)), np.diff(offsets)),
+            chunk.keys.slice(first, entries).dictionary_encode(),
+            chunk.items.slice(first, entries).to_numpy(zero_copy_only=False),
         )
         start += len(chunk)
 
 
-def _by_structure(read: Read, column: str) -> pl.DataFrame:
-    """One row per pair and structure: ``structure``, ``value``. Failed pairs have none."""
-    found = entries(read([column])[column])
-    frames = [pl.DataFrame({"structure": keys, "value": values}) for _, keys, values in found]
-    schema = {"structure": pl.Int32, "value": pl.Float64}
-    return pl.concat([pl.DataFrame(schema=schema), *frames]).filter(pl.col("value").is_finite())
+class _Places:
+    """Where a pair stands in a table of pairs: files of rows have an order of their own."""
 
+    def __init__(self, pairs: pl.DataFrame) -> None:
+        self._subject = pl.Enum(pl.concat([pairs["fixed"], pairs["moving"]]).unique().sort())
+        keys = self._keys(pairs)
+        self._order = np.argsort(keys)
+        self._keys_in_order = keys[self._order]
 
-def _scores_of(
-    read: Read, pairs: Collection[tuple[str, str]]
-) -> dict[tuple[str, str], dict[int, float]]:
-    table = read(["fixed", "moving", "dice"])
-    for side, name in enumerate(("fixed", "moving")):
-        named = pa.array([pair[side] for pair in pairs], pa.string())
-        table = table.filter(pc.field(name).isin(named))
-    return {
-        (row["fixed"], row["moving"]): dict(row["dice"] or ())
-        for row in table.to_pylist()
-        if (row["fixed"], row["moving"]) in pairs
-    }
+    def of(self, table: pa.Table) -> np.ndarray:
+        """The place of the pair of each row; -1 of a pair that is not among them."""
+        if not len(self._order):
+            return np.full(len(table), -1)
+        frame = pl.from_arrow(table.select(["fixed", "moving"]))
+        assert isinstance(frame, pl.DataFrame)
+        keys = self._keys(frame)
+        near = np.searchsorted(self._keys_in_order, keys).clip(max=len(self._order) - 1)
+        return np.where(self._keys_in_order[near] == keys, self._order[near], -1)
+
+    def _keys(self, pairs: pl.DataFrame) -> np.ndarray:
+        """One number a pair; -1 where a subject is none of those that are asked for."""
+        number = [
+            pairs[role].cast(self._subject, strict=False).to_physical().cast(pl.Int64)
+            for role in ("fixed", "moving")
+        ]
+        return (number[0] * len(self._subject.categories) + number[1]).fill_null(-1).to_numpy()

@@ -1,4 +1,4 @@
-"""Where the tables of runs are written: those of one beside its page, a comparison in a folder."""
+"""Where a comparison of runs is written: a page and its tables, in a folder of its own."""
 
 import re
 from collections.abc import Sequence
@@ -8,7 +8,6 @@ from markupsafe import Markup, escape
 
 from cohort.data.places import Where
 from cohort.engine.spec import RunSpec
-from cohort.report.aggregate import run_tables
 from cohort.report.compare import RunComparison, compare_runs
 from cohort.report.compare_text import (
     comparison_markdown,
@@ -20,28 +19,9 @@ from cohort.report.compare_text import (
 from cohort.report.layout import Column, Table
 from cohort.report.page import Cohort, environment
 from cohort.report.publish import write_file, write_tables
-from cohort.report.run_values import RunValues
 
 _BOLD = re.compile(r"^\*\*(-?[\d.]+)\*\*")  # see compare_text: a mean begins its cell
 _BETWEEN_PARTS = re.compile(r" (?=\[)|(?<=[\d\]];) ")  # of a cell: mean, interval, test
-
-
-def write_run_tables(run_dir: Path, store_path: Where | None = None) -> Path:
-    """Write the tables of a run below ``RUN/report/tables``; returns that folder.
-
-    Raises:
-        UsageError, StorageError: if the run cannot be read, or the tables cannot be written.
-    """
-    run = RunValues.read(run_dir)
-    names = Cohort.of(store_path or run.spec.store).names
-    folder = run_dir / "report" / "tables"
-    write_tables(folder, run_tables(run, names))
-    return folder
-
-
-def has_run_tables(run_dir: Path) -> bool:
-    """Whether the tables of a run were written; they are as current as its page."""
-    return (run_dir / "report" / "tables" / "by_run.csv").is_file()
 
 
 def write_comparison(

@@ -7,7 +7,8 @@ import numpy as np
 import polars as pl
 
 from cohort.config.protocol import Figure, Measures, Protocol, Published
-from cohort.engine.results import read_summary, read_table
+from cohort.engine.results import read_table
+from cohort.engine.summary import read_summary
 from cohort.studies.protocol import Registered
 
 FIGURES = ("dice", "hd95", "sdlogj", "folding", "seconds")

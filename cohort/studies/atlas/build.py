@@ -8,8 +8,8 @@ from typing import Any
 from cohort.data.storage import storage_error, to_json, write_atomic
 from cohort.engine.atlas import Template
 from cohort.engine.lock import only_driver
-from cohort.engine.results import SUMMARISED, summarise
 from cohort.engine.spec import RunSpec
+from cohort.engine.summary import SUMMARISED, summarise
 from cohort.errors import UsageError
 from cohort.studies.atlas.one_pass import Build, register_to
 from cohort.studies.atlas.passes import (
