@@ -9,6 +9,7 @@ from small_cohort import GRID, half_written, labels, volume
 
 from cohort.data.geometry import Grid
 from cohort.data.inventory import Inventory
+from cohort.data.local_place import LocalPlace
 from cohort.data.store import CohortStore, Subject
 from cohort.errors import StorageError, SubjectError, UsageError
 
@@ -103,6 +104,23 @@ def test_what_has_no_commit_does_not_exist(store):
 def test_a_newer_version_replaces_the_older_whole(store):
     store.commit(Subject("a", volume(1)), {})
     assert store.read("a").labels is None
+    assert store.subject_ids == ("a",)
+    assert not half_written(store.path)
+
+
+def test_two_writers_of_a_subject_leave_that_of_the_later_one(store, monkeypatch):
+    aside, others = LocalPlace._set_aside, [_subject(seed=1), _subject(seed=2)]
+
+    def interrupted(place: LocalPlace, subject_id: str) -> Path:
+        """As long as there are others, one is brought in before the name can be taken."""
+        found = aside(place, subject_id)
+        if others:
+            store.commit(others.pop(), {})
+        return found
+
+    monkeypatch.setattr(LocalPlace, "_set_aside", interrupted)
+    store.commit(_subject(seed=3), {})
+    assert (store.read("a").volume == volume(3)).all()
     assert store.subject_ids == ("a",)
     assert not half_written(store.path)
 

@@ -3,6 +3,7 @@
 A subject is written into a temporary folder beside the others, made durable, and renamed.
 """
 
+import errno
 import os
 import uuid
 from collections.abc import Iterator, Mapping
@@ -136,6 +137,7 @@ class LocalPlace:
     ) -> None:
         """Write a subject beside the others and rename it into its place."""
         temporary = self._subjects / f"{TEMPORARY}{uuid.uuid4().hex}"
+        replaced: list[Path] = []
         try:
             with self._errors(f"{RECORDS}/{subject_id}"):
                 temporary.mkdir()
@@ -144,12 +146,14 @@ class LocalPlace:
                     write_array(str(temporary / name), name, values)
                 (temporary / COMMIT).write_bytes(to_json(sealed(record)))
                 sync_tree(temporary)
-                replaced = self._set_aside(subject_id)
-                temporary.rename(self._subjects / subject_id)
+                replaced.append(self._set_aside(subject_id))
+                while not self._renamed(temporary, subject_id):
+                    replaced.append(self._set_aside(subject_id))
                 sync_folder(self._subjects)
         finally:
             remove(temporary)
-        remove(replaced)
+        for folder in replaced:
+            remove(folder)
 
     def discard(self, subject_id: str) -> None:
         """Rename a subject's folder away and remove it."""
@@ -160,6 +164,16 @@ class LocalPlace:
 
     def _is_committed(self, name: str) -> bool:
         return (self._subjects / name / COMMIT).is_file()
+
+    def _renamed(self, temporary: Path, subject_id: str) -> bool:
+        """Give a subject its name, unless another process has brought it in at this moment."""
+        try:
+            temporary.rename(self._subjects / subject_id)
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                return False
+            raise
+        return True
 
     def _set_aside(self, subject_id: str) -> Path:
         """Rename a subject's folder away, if there is one: it stops existing in one step."""
