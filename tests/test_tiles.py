@@ -60,6 +60,16 @@ def test_tiles_take_at_most_a_minute_and_are_twenty_a_worker(
     assert len(larger) < fewest or larger.n_pairs / len(larger) * seconds > 60
 
 
+@pytest.mark.parametrize("design", ["all", "unordered", "to:s3", "random:12"])
+def test_the_tiles_around_a_subject_have_all_its_pairs(design: str) -> None:
+    names = tuple(f"s{number}" for number in range(9))
+    tiles = Tiles.of(select_pairs(design, names, 0), names, 2)
+    near = {pair for tile in tiles.around("s3") for pair in tile.pairs}
+    own = {pair for tile in tiles for pair in tile.pairs if "s3" in pair}
+    assert own <= near
+    assert len(list(tiles.around("s3"))) <= 5  # of 15
+
+
 def test_tiles_are_few_enough_to_be_files_and_small_enough_for_memory() -> None:
     pairs = select_pairs("all", names(100_000), 0)
     assert len(Tiles.of(pairs, names(100_000), tile_side(pairs, 100_000, 0.25, 512))) <= 500_000

@@ -8,8 +8,14 @@ from helpers import tiny_cohort
 from small_run import damage, decided, part_names, planned
 
 from cohort.data.store import CohortStore
+from cohort.engine import inspection
 from cohort.engine.results import read_rows
 from cohort.engine.run import run
+from cohort.engine.tiles import Tiles
+from cohort.engine.verify import verify
+from cohort.engine.workbench import Workbench
+from cohort.errors import UsageError
+from cohort.studies.native_space import pairs_with
 
 
 @pytest.fixture
@@ -31,6 +37,36 @@ def test_a_good_run_is_verified(cohort: Cohort, run_dir: Path) -> None:
     told = cohort("verify", run_dir, "--json").json
     assert told == {"findings": [], "tiles": 3, "left": 0, "rows": 6, "subjects": 3}
     assert cohort("verify", run_dir, "--no-store", "--json").json["subjects"] == 0
+
+
+def test_of_a_large_plan_only_what_is_there_is_checked(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in part_names(run_dir)[1:]:
+        (run_dir / "parts" / name).unlink()
+    keys, asked = inspection.pair_key, []
+    monkeypatch.setattr(inspection, "pair_key", lambda *of: asked.append(of) or keys(*of))
+    found = verify(run_dir)
+    assert not found.findings
+    assert (found.tiles, found.left, found.rows) == (3, 2, 2)
+    assert len(asked) == 2
+
+
+def test_the_moving_subject_of_a_large_run_is_found_among_few_of_its_pairs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = tiny_cohort(tmp_path / "many.zarr", 9)
+    workbench = Workbench.open(planned(tmp_path / "all", many, tile_size=1))
+    cut, seen = Tiles.tile, []
+    monkeypatch.setattr(Tiles, "tile", lambda *of: seen.append(of) or cut(*of))
+    expected = [(one, "sub-04") for one in many.subject_ids if one != "sub-04"]
+    assert pairs_with(workbench, "sub-04") == expected
+    assert len(seen) == 8  # of 36 tiles
+    for nobody, asked in ((None, "none was named"), ("x", "got 'x'")):
+        seen.clear()
+        with pytest.raises(UsageError, match=asked):
+            pairs_with(workbench, nobody)
+        assert len(seen) < 13
 
 
 def test_damage_is_told_repaired_and_done_again(

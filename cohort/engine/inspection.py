@@ -1,7 +1,6 @@
 """Whether rows are those that the plan asked for, tile by tile."""
 
-import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +32,8 @@ class Finding:
 
 
 class PlannedRows:
-    """What the plan says of the rows of each tile, as a digest: millions of pairs fit.
+    """What the plan says of the rows of each tile, when it is asked for: of millions few may be
+    there.
 
     Args:
         run_dir: the run.
@@ -41,40 +41,38 @@ class PlannedRows:
     """
 
     def __init__(self, run_dir: Path, spec: RunSpec) -> None:
-        self._fingerprint = spec.fingerprint
-        digest = dict(zip(spec.subject_ids, spec.subject_digests, strict=True))
-        self._rows: dict[str, tuple[int, bytes]] = {}
-        for tile in tiles_of(run_dir, spec):
-            keys = [
-                (f, m, pair_key(spec.fingerprint, spec.device, digest[f], digest[m]))
-                for f, m in tile.pairs
-            ]
-            self._rows[tile.tile_id] = len(keys), _digest(keys)
-
-    @property
-    def tiles(self) -> set[str]:
-        """All tiles of the plan."""
-        return set(self._rows)
+        self.spec = spec
+        self._digest = dict(zip(spec.subject_ids, spec.subject_digests, strict=True))
+        self._tiles = tiles_of(run_dir, spec)
+        self.tiles = {self._tiles.id_of(position) for position in range(len(self._tiles))}
 
     def fault(self, tile: str, rows: pa.Table) -> str | None:
         """What is wrong with the rows of a tile; None if each of its pairs is there once."""
-        if tile not in self._rows:
+        if tile not in self.tiles:
             return f"the plan has no tile {tile}"
         missing = sorted(set(_NAMES) - set(rows.schema.names))
         if missing:
             return f"its rows have no {', '.join(missing)}"
         said = rows.select(_NAMES).to_pydict()
-        count, digest = self._rows[tile]
+        planned = self._keys(tile)
         if set(said["tile"]) != {tile}:
             return f"its rows are of other tiles than {tile}"
-        if set(said["fingerprint"]) != {self._fingerprint} or None in said["status"]:
+        if set(said["fingerprint"]) != {self.spec.fingerprint} or None in said["status"]:
             return "its rows are of another method, or have no status"
         found = list(zip(said["fixed"], said["moving"], said["pair_key"], strict=True))
-        if len(found) != count:
-            return f"it has {len(found)} rows, the plan gives tile {tile} {count}"
-        if _digest(found) != digest:
+        if len(found) != len(planned):
+            return f"it has {len(found)} rows, the plan gives tile {tile} {len(planned)}"
+        if set(found) != planned:
             return f"its pairs, or their keys, are not those that the plan gives tile {tile}"
         return None
+
+    def _keys(self, tile: str) -> set[tuple[str, str, str]]:
+        """Fixed and moving subject of each of its pairs, with the key that its row must have."""
+        method, device, digest = self.spec.fingerprint, self.spec.device, self._digest
+        return {
+            (fixed, moving, pair_key(method, device, digest[fixed], digest[moving]))
+            for fixed, moving in self._tiles.named(tile).pairs
+        }
 
 
 def by_tile(rows: pa.Table) -> Iterator[tuple[str, pa.Table]]:
@@ -85,8 +83,3 @@ def by_tile(rows: pa.Table) -> Iterator[tuple[str, pa.Table]]:
         places.setdefault(name, []).append(place)
     for name, own in places.items():
         yield name, rows.take(own)
-
-
-def _digest(keys: Iterable[tuple[str | None, ...]]) -> bytes:
-    lines = sorted("\t".join(map(str, key)) for key in keys)
-    return hashlib.blake2b("\n".join(lines).encode(), digest_size=16).digest()

@@ -107,6 +107,11 @@ class Tiles:
         names = self.subject_ids
         return Tile(tile_id, tuple((names[fixed], names[moving]) for fixed, moving in rows))
 
+    def around(self, subject_id: str) -> Iterator[Tile]:
+        """All tiles that a pair of one subject can be in, without a look at the others."""
+        block = self.subject_ids.index(subject_id) // self.side
+        return map(self.tile, np.flatnonzero((self.blocks == block).any(axis=1)).tolist())
+
     def without(self, tile_ids: set[str]) -> "Tiles":
         """Those that are still to be done, in the same order."""
         codes = {self._code(*map(int, one.split("-"))) for one in tile_ids}

@@ -20,6 +20,7 @@ from cohort.data.keypoints import file_grid
 from cohort.data.one_thread import one_thread
 from cohort.engine.displacements import read_kept
 from cohort.engine.plan import tiles_of
+from cohort.engine.tiles import Tiles
 from cohort.engine.workbench import Workbench
 from cohort.errors import SubjectError, UsageError
 from cohort.studies.chain import Chain, Field
@@ -171,18 +172,28 @@ def pairs_with(workbench: Workbench, moving: str | None) -> list[tuple[str, str]
     Raises:
         UsageError: ``E_PAIRS`` if it has several, or none with this one.
     """
-    pairs = [
-        pair for tile in tiles_of(workbench.run_dir, workbench.spec) for pair in sorted(tile.pairs)
-    ]
-    movings = sorted({one for _, one in pairs})
-    if moving is None and len(movings) == 1:
-        (moving,) = movings
-    found = sorted(pair for pair in pairs if pair[1] == moving)
+    tiles = tiles_of(workbench.run_dir, workbench.spec)
+    known = [] if moving in tiles.subject_ids else _first_movings(tiles, 6)
+    if moving is None and len(known) == 1:
+        (moving,) = known
+    near = tiles.around(moving) if moving in tiles.subject_ids else ()
+    found = sorted(pair for tile in near for pair in tile.pairs if pair[1] == moving)
     if not found:
-        known = ", ".join(movings[:5]) + (", ..." if len(movings) > 5 else "")
+        known = known or _first_movings(tiles, 6)
+        names = ", ".join(known[:5]) + (", ..." if len(known) > 5 else "")
         asked = "none was named" if moving is None else f"got {moving!r}"
-        raise UsageError("E_PAIRS", f"need a moving subject of the run, {known}; {asked}")
+        raise UsageError("E_PAIRS", f"need a moving subject of the run, {names}; {asked}")
     return found
+
+
+def _first_movings(tiles: Tiles, most: int) -> list[str]:
+    """Some moving subjects of a run, or all if they are so few: its pairs may be millions."""
+    found: set[str] = set()
+    for tile in tiles:
+        found.update(moving for _, moving in tile.pairs)
+        if len(found) >= most:
+            break
+    return sorted(found)[:most]
 
 
 def _link(
