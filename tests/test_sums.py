@@ -219,6 +219,8 @@ def test_verify_finds_damaged_sums(tmp_path: Path, store: CohortStore) -> None:
     content[len(content) // 3] ^= 0xFF
     shard.write_bytes(content)
     assert [one.code for one in verify(run_dir).findings] == ["E_SUMS"]
+    shutil.rmtree(run_dir / FOLDER / shard.relative_to(run_dir / FOLDER).parts[0])
+    assert [one.sentence for one in verify(run_dir).findings] == ["what the tile added is gone"]
 
 
 def test_a_run_on_a_coarser_grid_has_its_sums_there(tmp_path: Path) -> None:

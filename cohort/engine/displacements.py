@@ -7,7 +7,7 @@ bound of a pair holds at every voxel.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -160,21 +160,29 @@ def sweep_kept(run_dir: Path) -> None:
         remove(path)
 
 
-def check_kept(run_dir: Path, tile_id: str) -> None:
+def check_kept(run_dir: Path, tile_id: str, pairs: Set[tuple[str, str]] = frozenset()) -> None:
     """Read all that was kept of a tile, if anything was.
 
+    Args:
+        run_dir: the run.
+        tile_id: the tile.
+        pairs: of which something must be there.
+
     Raises:
-        StorageError: ``E_KEPT`` if it is damaged.
+        StorageError: ``E_KEPT`` if it is damaged, or lacks one of the pairs.
     """
     folder = run_dir / FOLDER / tile_id
-    if not folder.is_dir():
+    if not folder.is_dir() and not pairs:
         return
     try:
         document = _document(folder)
+        there = {(said["fixed"], said["moving"]) for said in document["pairs"]}
         for row in range(len(document["pairs"])):
             _unpacked(folder, row, document)
     except Exception as error:
         raise _damaged(folder, error) from error
+    if pairs - there:
+        raise _damaged(folder, ValueError(f"it has nothing of {min(pairs - there)}"))
 
 
 def _document(folder: Path) -> dict[str, Any]:

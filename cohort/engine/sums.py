@@ -76,13 +76,18 @@ def write_labels(folder: Path, labels: dict[str, np.ndarray]) -> None:
         write_stack(folder / "labels", values, _facts(values, {"subjects": list(labels)}))
 
 
+def has_sums(folder: Path) -> bool:
+    """Whether :func:`write_sums` wrote anything there."""
+    return (folder / "fields").is_dir()
+
+
 def read_sums(folder: Path) -> Sums | None:
     """What :func:`write_sums` wrote; None if it wrote nothing.
 
     Raises:
         StorageError: ``E_SUMS`` if it is damaged.
     """
-    if not (folder / "fields").is_dir():
+    if not has_sums(folder):
         return None
     fields, facts = _read(folder / "fields", np.int64)
     counted = _read(folder / "histogram", np.int32)[0] if (folder / "histogram").is_dir() else None

@@ -78,11 +78,7 @@ def verify(
         done |= _check_compacted(run_dir, file, planned, seen)
     findings += _lost(run_dir, listed, done)
     seen.left = len(planned.tiles - done)
-    findings += [
-        *beside_faults(run_dir, planned.tiles),
-        *total_faults(run_dir),
-        *event_faults(run_dir),
-    ]
+    findings += [*total_faults(run_dir), *event_faults(run_dir)]
     if with_store:
         findings += _store(run_dir, spec, store or spec.store, deep=deep)
         seen.subjects = len(spec.subject_ids)
@@ -147,6 +143,7 @@ def _check_parts(
         if fault:
             seen.findings.append(Finding("E_ROWS", str(path), fault, tile))
         else:
+            seen.findings += beside_faults(run_dir, planned.spec, tile, rows)
             good.add(tile)
     return good
 
@@ -168,6 +165,7 @@ def _check_compacted(
             seen.rows += len(group)
             for tile, rows in by_tile(group):
                 if tile in wanted and not planned.fault(tile, rows):
+                    seen.findings += beside_faults(run_dir, planned.spec, tile, rows)
                     good.add(tile)
     except (StorageError, FileNotFoundError) as error:
         if isinstance(error, StorageError) and error.code != "E_PART":

@@ -4,6 +4,7 @@ import random
 import shutil
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
@@ -14,12 +15,14 @@ from cohort.config.method import MethodConfig
 from cohort.data.store import CohortStore
 from cohort.engine.choices import PlanSettings
 from cohort.engine.compaction import compact
+from cohort.engine.displacements import keep, packed, read_kept
 from cohort.engine.lock import only_driver
 from cohort.engine.manifest import load_manifest, manifest_path
 from cohort.engine.plan import open_run
 from cohort.engine.repair import repair
 from cohort.engine.results import SCHEMA, commit_part, commit_table, part_path, read_rows
 from cohort.engine.run import run
+from cohort.engine.spec import RunSpec
 from cohort.engine.verify import verify
 from cohort.errors import StorageError, UsageError
 
@@ -260,6 +263,54 @@ def test_leftovers_are_swept(whole: Path) -> None:
     assert not verify(whole).findings
     assert repair(whole).swept == 5
     assert len(parts(whole)) == 2
+
+
+def test_what_is_kept_beside_rows_and_gone_is_told_and_made_again(
+    four: CohortStore, good: pl.DataFrame, tmp_path: Path
+) -> None:
+    run_dir = tmp_path / "kept"
+    asked = PlanSettings(
+        MethodConfig(), tile_size=1, keep_displacements="all", keep_uncertainty=True
+    )
+    open_run(run_dir, four, asked)
+    run(run_dir, four)
+    compact(run_dir, most_parts=0)
+    assert not verify(run_dir).findings
+    first, second = sorted((run_dir / "displacements.zarr").iterdir())[:2]
+    shutil.rmtree(first)
+    npz = run_dir / "uncertainty" / f"{second.name}.npz"
+    npz.unlink()
+    found = {(one.code, one.path, one.tile) for one in verify(run_dir).findings}
+    assert found == {
+        ("E_KEPT", str(first), first.name),
+        ("E_UNCERTAINTY", str(npz), second.name),
+    }
+    assert repair(run_dir).left == 2
+    run(run_dir, four)
+    assert not verify(run_dir).findings
+    assert decided(run_dir).equals(good)
+
+
+def test_of_what_is_kept_no_pair_may_be_missing(four: CohortStore, tmp_path: Path) -> None:
+    run_dir = tmp_path / "kept"
+    asked = PlanSettings(
+        MethodConfig(), tile_size=4, keep_displacements="all", keep_uncertainty=True
+    )
+    open_run(run_dir, four, asked)
+    run(run_dir, four)
+    (tile,) = (run_dir / "displacements.zarr").iterdir()
+    (npz,) = (run_dir / "uncertainty").iterdir()
+    spec = RunSpec.load(run_dir)
+    one = spec.subject_ids[0], spec.subject_ids[1]
+    kept = packed(read_kept(run_dir, spec, *one).displacement, (1, 1, 1))
+    assert kept is not None
+    keep(run_dir, tile.name, {one: kept})
+    np.savez(npz, fixed=np.array(one[:1]), moving=np.array(one[1:]))
+    found = verify(run_dir).findings
+    assert [(one.code, "has nothing of" in one.sentence) for one in found] == [
+        ("E_UNCERTAINTY", True),
+        ("E_KEPT", True),
+    ]
 
 
 def test_what_is_kept_beside_rows_is_checked_and_done_again_with_them(
