@@ -189,6 +189,58 @@ def test_a_run_without_displacements_is_refused(heads: CohortStore, tmp_path: Pa
         fuse(heads, tmp_path / "run", tmp_path / "out", plan_fusion(heads))
 
 
+def contents_of(folder: Path) -> dict[str, bytes]:
+    return {one.name: one.read_bytes() for one in folder.iterdir() if one.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("name", "code"), [("pairs.csv", "E_PLAN_MISMATCH"), ("dice.csv", "E_FUSION")]
+)
+def test_what_else_lies_in_the_folder_is_left_as_it_is(
+    heads: CohortStore, run_dir: Path, tmp_path: Path, name: str, code: str
+) -> None:
+    out, task = tmp_path / "out", plan_fusion(heads)
+    out.mkdir()
+    (out / name).write_text("fixed,moving\nmine,own\n")
+    before = contents_of(out)
+    with pytest.raises(UsageError) as caught:
+        register_atlases(heads, out, task, QUICK_PLAN)
+    assert caught.value.code == code
+    assert name in str(caught.value)
+    if name != "pairs.csv":  # which a fusion of another run's pairs does not write
+        with pytest.raises(UsageError, match=r"E_FUSION.* is no fusion and not empty"):
+            fuse(heads, run_dir, out, task)
+    assert contents_of(out) == before
+    assert len(list(out.iterdir())) == 1
+
+
+def test_a_run_keeps_its_pairs_where_its_folder_is_taken_for_a_fusion(
+    heads: CohortStore, tmp_path: Path
+) -> None:
+    (tmp_path / "some.csv").write_text("fixed,moving\nsub-001,sub-002\n")
+    settings = PlanSettings(QUICK, str(tmp_path / "some.csv"))
+    open_run(tmp_path / "run", heads, settings)
+    before = contents_of(tmp_path / "run")
+    with pytest.raises(UsageError, match="lists other pairs than this fusion registers"):
+        register_atlases(heads, tmp_path / "run", plan_fusion(heads), QUICK_PLAN)
+    assert contents_of(tmp_path / "run") == before
+
+
+def test_a_file_is_no_folder_for_a_fusion(
+    heads: CohortStore, run_dir: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="file is a file; need a new or an empty folder"):
+        register_atlases(heads, tmp_path / "file", plan_fusion(heads), QUICK_PLAN)
+    with pytest.raises(UsageError, match="file is a file; need a new or an empty folder"):
+        fuse(heads, run_dir, tmp_path / "file", plan_fusion(heads))
+
+
+def test_nobody_votes_for_nothing(heads: CohortStore) -> None:
+    with pytest.raises(UsageError, match="--select 0: need 1 or more"):
+        plan_fusion(heads, select=0)
+
+
 @pytest.mark.parametrize("rule", ["majority", "local"])
 def test_the_other_rules_fuse_too(
     heads: CohortStore, run_dir: Path, tmp_path: Path, rule: str

@@ -64,7 +64,8 @@ def register_atlases(
         progress: as :func:`cohort.engine.run.run` takes it.
 
     Raises:
-        UsageError: ``E_PLAN_MISMATCH`` if the folder holds another run.
+        UsageError: ``E_PLAN_MISMATCH`` if the folder holds another run or other pairs, ``E_FUSION``
+            if it holds something else.
         Stopped, RunActiveError, StorageError, SchedulerError: as :func:`cohort.engine.run.run`.
     """
     pairs = str(write_pairs(out, task))
@@ -103,8 +104,8 @@ def fuse(
         progress: called with how many targets are done, how many there are, how many failed.
 
     Raises:
-        UsageError: ``E_PLAN_MISMATCH`` if the folder holds another fusion; ``E_FUSION`` if the run
-            keeps no displacements.
+        UsageError: ``E_PLAN_MISMATCH`` if the folder holds another fusion; ``E_FUSION`` if it holds
+            something else, or the run keeps no displacements.
         StorageError: if the file system refuses.
         SchedulerError: if a worker process dies.
     """
@@ -115,12 +116,12 @@ def fuse(
             f"{run_dir} keeps displacements of {spec.keep_displacements} pairs; need a run with"
             " --keep-displacements all",
         )
+    open_fusion(out, store, spec, task)
     for name in (NATIVE, WORKING, RECORDS):
         try:
             (out / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise storage_error(out / name, error) from error
-    open_fusion(out, store, spec, task)
     jobs, failed = _jobs(run_dir, store, out, task)
     waiting = [job for job in jobs if not is_done(job, spec.plan_digest)]
     total = len(task.targets)

@@ -99,6 +99,8 @@ def plan_fusion(
             "E_FUSION", f"the only atlas, {models[0]}, is a target itself; need another one"
         )
     for option, asked in (("--candidates", candidates), ("--select", select)):
+        if asked is not None and asked < 1:
+            raise UsageError("E_FUSION", f"{option} {asked}: need 1 or more")
         if asked is not None and asked > fewest:
             raise UsageError(
                 "E_FUSION", f"{option} {asked}: there are {fewest} atlases for a target"
@@ -147,24 +149,62 @@ def write_pairs(out: Path, task: FusionTask) -> Path:
     """The pairs to register as a table that ``--pairs`` takes.
 
     Raises:
+        UsageError: ``E_FUSION`` if the folder holds something else, ``E_PLAN_MISMATCH`` if it holds
+            other pairs, which may be a run's or the user's own.
         StorageError: if the folder cannot be written.
     """
-    path = out / PAIRS
+    path, table = out / PAIRS, as_table(task.pairs)
     try:
+        there = path.read_bytes() if path.exists() else None
+    except OSError as error:
+        raise storage_error(path, error) from error
+    if there is None:
+        begin_folder(out, RUN)
+        write_atomic(path, table)
+    elif there != table:
+        raise UsageError(
+            "E_PLAN_MISMATCH",
+            f"{path} lists other pairs than this fusion registers. Choose another folder, or the"
+            " targets and atlases that it was begun with",
+        )
+    return path
+
+
+def begin_folder(out: Path, *ours: str) -> None:
+    """Make the folder of a fusion, or go on in it; its files would replace those of others.
+
+    Args:
+        out: the folder.
+        ours: what a fusion that had only begun left there.
+
+    Raises:
+        UsageError: ``E_FUSION`` if it is a file, or a folder that holds something else.
+        StorageError: if it cannot be made.
+    """
+    try:
+        if out.exists() and not out.is_dir():
+            raise UsageError("E_FUSION", f"{out} is a file; need a new or an empty folder")
         out.mkdir(parents=True, exist_ok=True)
+        names = [one.name for one in out.iterdir() if not one.name.startswith(".")]
     except OSError as error:
         raise storage_error(out, error) from error
-    write_atomic(path, as_table(task.pairs))
-    return path
+    foreign = sorted(set(names).difference(ours))
+    if foreign and FACTS not in names:
+        raise UsageError(
+            "E_FUSION",
+            f"{out} is no fusion and not empty (it holds {foreign[0]}); need a new or an empty"
+            " folder",
+        )
 
 
 def open_fusion(out: Path, store: CohortStore, spec: RunSpec, task: FusionTask) -> None:
     """Begin a fusion in a folder, or go on with the same one.
 
     Raises:
-        UsageError: ``E_PLAN_MISMATCH`` with what differs.
+        UsageError: ``E_PLAN_MISMATCH`` with what differs; ``E_FUSION`` if it holds something else.
         StorageError: ``E_CORRUPT`` if the facts there cannot be read.
     """
+    begin_folder(out, RUN, PAIRS)
     wanted = json.loads(to_json(_facts(store, spec, task)))
     path = out / FACTS
     try:
