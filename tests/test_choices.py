@@ -17,6 +17,8 @@ iterations: 4
 set: []
 template:
   center: mean
+  sharpen: 0.0
+  symmetric: false
   shrink: []
 """
 
@@ -35,11 +37,11 @@ def chosen(defaults: Path, text: str) -> dict:
 def test_what_is_left_out_is_as_it_comes(defaults: Path) -> None:
     whole = {
         "subjects": None, "iterations": 4, "set": [],
-        "template": {"center": "mean", "shrink": []},
+        "template": {"center": "mean", "sharpen": 0.0, "symmetric": False, "shrink": []},
     }  # fmt: skip
     assert chosen(defaults, "") == whole
     found = chosen(defaults, "iterations: 2\ntemplate: {center: huber}\n")
-    inner = {"center": "huber", "shrink": []}
+    inner = {**whole["template"], "center": "huber"}
     assert found == {**whole, "iterations": 2, "template": inner}
 
 
@@ -55,10 +57,26 @@ def test_lists_and_single_values_are_taken_for_each_other(defaults: Path) -> Non
         ("itertions: 1", "unknown key itertions; possible: subjects, iterations, set, template"),
         ("template: {centre: mean}", "own.yaml, template: unknown key centre; possible: center"),
         ("template: 3", "own.yaml: template needs KEY: VALUE lines, got 3"),
+        ("iterations: x", "own.yaml: iterations needs a whole number, got 'x'"),
+        ("iterations: true", "own.yaml: iterations needs a whole number, got True"),
+        ("template: {sharpen: x}", "own.yaml, template: sharpen needs a number, got 'x'"),
+        ("template: {symmetric: 3}", "own.yaml, template: symmetric needs true or false, got 3"),
+        ("set: {levels: 2}", "own.yaml: set needs a name or a number, got {'levels': 2}"),
         ("- a", "need KEY: VALUE lines, got a list"),
         ("a: [", "own.yaml cannot be read as YAML"),
     ],
-    ids=["key", "inner key", "no keys", "list", "no yaml"],
+    ids=[
+        "key",
+        "inner key",
+        "no keys",
+        "text",
+        "truth",
+        "no number",
+        "no truth",
+        "mapping",
+        "list",
+        "no yaml",
+    ],
 )
 def test_what_cannot_be_meant_is_refused(defaults: Path, text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message) as caught:

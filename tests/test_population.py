@@ -64,6 +64,21 @@ def test_distances_are_the_mean_of_both_directions_and_the_medoid_is_nearest_to_
     np.testing.assert_allclose(by_ncc.matrix, expected / 10, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"distance": "near"}, "--distance is 'near'; need energy, ncc, dice"),
+        ({"clusters": "many"}, "--clusters is 'many'; need a number or auto"),
+        ({"triangles": -1}, "--triangles -1: need 0 or more"),
+    ],
+    ids=["distance", "clusters", "triangles"],
+)
+def test_what_cannot_be_asked_of_a_population_is_refused(wrong: dict, message: str) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        PopulationSettings(**wrong)
+    assert caught.value.code == "E_POPULATION"
+
+
 def test_a_run_without_a_good_pair_is_refused() -> None:
     failed = rows_of({("a", "b"): None, ("b", "a"): None})
     with pytest.raises(UsageError, match="none of its 2 registered pairs succeeded") as caught:

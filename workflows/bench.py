@@ -15,6 +15,7 @@ from typing import Any
 
 from cohort.config.choices import read_choices
 from cohort.endings import ended
+from cohort.errors import UsageError
 from cohort.report.bench import write_bench
 from cohort.studies.bench.settings import BenchSettings, Variant, parse_shapes
 from cohort.studies.bench.study import Listener, bench
@@ -26,6 +27,8 @@ def variant_of(told: str | dict[str, Any]) -> Variant:
     """``dio``, or ``{method: dio, settings: [transform=freeform]}``."""
     if isinstance(told, str):
         return Variant(told)
+    if "method" not in told:
+        raise UsageError("E_CONFIG", f"methods: {told}: need a name, or method: NAME with settings")
     return Variant(told["method"], tuple(told.get("settings", ())))
 
 
@@ -36,7 +39,7 @@ def settings_of(config: dict[str, Any]) -> BenchSettings:
     if "methods" in chosen:
         chosen["variants"] = tuple(variant_of(one) for one in chosen.pop("methods"))
     if "shapes" in chosen:
-        chosen["shapes"] = parse_shapes(",".join(chosen["shapes"]))
+        chosen["shapes"] = parse_shapes(",".join(map(str, chosen["shapes"])))
     for name in ("batches", "workers"):
         if name in chosen:
             chosen[name] = tuple(chosen[name])

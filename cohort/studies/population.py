@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import polars as pl
@@ -51,6 +51,17 @@ class PopulationSettings:
     triangles: int = 4
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if self.distance not in get_args(Kind):
+            known = ", ".join(get_args(Kind))
+            raise UsageError("E_POPULATION", f"--distance is {self.distance!r}; need {known}")
+        if not isinstance(self.clusters, int | None):
+            raise UsageError(
+                "E_POPULATION", f"--clusters is {self.clusters!r}; need a number or auto"
+            )
+        if self.triangles < 0:
+            raise UsageError("E_POPULATION", f"--triangles {self.triangles}: need 0 or more")
+
 
 @dataclass(frozen=True, eq=False)
 class Population:
@@ -96,8 +107,6 @@ def analyse(
         SubjectError, StorageError, SchedulerError: as
             :func:`cohort.studies.population_triangles.measure_triangles` does.
     """
-    if settings.triangles < 0:
-        raise UsageError("E_POPULATION", f"--triangles {settings.triangles}: need 0 or more")
     spec, rows = RunSpec.load(opening.run_dir), read_rows(opening.run_dir, _READ)
     distances = distances_of(rows, spec, settings.distance)
     groups = clusters(distances.matrix, settings.clusters)

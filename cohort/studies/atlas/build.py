@@ -43,11 +43,14 @@ def build_template(build: Build, iterations: int) -> dict[str, Any]:
             there.
 
     Raises:
-        UsageError: ``E_PLAN_MISMATCH`` if the folder holds a template of another kind.
+        UsageError: ``E_PLAN_MISMATCH`` if the folder holds a template of another kind; ``E_ATLAS``
+            if it holds something else, or no pass is asked for.
         SubjectError: ``E_EMPTY`` if nobody could be registered.
         RunActiveError: ``E_ACTIVE`` if another process works on it.
         Stopped, StorageError, SchedulerError: the same call goes on from there.
     """
+    if not iterations or iterations < 1:  # a script's YAML may say null
+        raise UsageError("E_ATLAS", f"iterations is {iterations}; need 1 or more")
     existing = load_settings(build.out)
     if existing is None:
         _begin(build)
@@ -112,6 +115,8 @@ def _begin(build: Build) -> None:
     check_start(build.store, build.settings)
     try:
         ours = ("run.lock", "epoch")  # of one that had only begun
+        if out.exists() and not out.is_dir():
+            raise UsageError("E_ATLAS", f"{out} is a file; need a new or an empty folder")
         found = list(out.iterdir()) if out.exists() else []
         if any(not one.name.startswith(".") and one.name not in ours for one in found):
             raise UsageError(

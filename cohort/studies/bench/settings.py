@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from cohort.engine.spec import Device
 from cohort.errors import UsageError
@@ -83,6 +84,8 @@ class BenchSettings:
                 raise UsageError("E_BENCH", f"--{name} {getattr(self, name)}: need {least} or more")
         if min((1, *self.batches, *self.workers)) < 1:
             raise UsageError("E_BENCH", "--batches and --workers: need numbers of 1 or more")
+        if self.device not in get_args(Device):
+            raise UsageError("E_BENCH", f"--device is {self.device!r}; need cpu or cuda")
         if not self.variants:
             raise UsageError("E_BENCH", f"no method was named; need some of {', '.join(METHODS)}")
         if self.pairs_file is not None and self.store is None:
