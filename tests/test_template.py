@@ -485,6 +485,12 @@ def test_another_template_in_the_folder_is_refused(tmp_path: Path, store: Cohort
         build_template(_build(store, out, subjects=4), 1)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "file").touch()
+    with pytest.raises(UsageError, match=r"file is a file; need a new or an empty folder"):
+        build_template(_build(store, tmp_path / "other" / "file"), 1)
+    for none in (0, None):
+        with pytest.raises(UsageError, match=f"E_ATLAS: iterations is {none}; need 1 or more"):
+            build_template(_build(store, tmp_path / "new"), none)  # type: ignore[arg-type]
+    assert not (tmp_path / "new").exists()
     with pytest.raises(UsageError, match=r"is no template and not empty"):
         build_template(_build(store, tmp_path / "other"), 1)
     (out / "atlas.json").write_text("{}")
@@ -517,6 +523,15 @@ def test_the_command_says_what_it_made_and_refuses_what_is_not_there(
     )
     assert refused.code == 2
     assert "needs normalise=range" in refused.err
+    refused = cohort("atlas", str(store.path), str(tmp_path / "x"), "--center", "middle")
+    assert "center: Input should be 'mean'" in refused.err
+    assert "got 'middle'" in refused.err
+    (tmp_path / "text.csv").write_text("subject,weight\nsub-00,heavy\n")
+    (tmp_path / "bare.csv").write_text("subject\nsub-00\n")
+    for file, said in (("text", "a number in each row"), ("bare", "there is no 'weight'")):
+        weights = tmp_path / f"{file}.csv"
+        refused = cohort("atlas", str(store.path), str(tmp_path / "x"), "--weights", weights)
+        assert said in refused.err
     (tmp_path / "twice.csv").write_text("subject,weight\nsub-00,1\nsub-00,2\n")
     wrong = (
         ("--weights", tmp_path / "twice.csv"),

@@ -150,10 +150,13 @@ def _weights(path: Path, subject_ids: tuple[str, ...]) -> dict[str, float]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
         found = {row["subject"]: float(row["weight"]) for row in rows}
-    except (OSError, UnicodeDecodeError, csv.Error, KeyError, ValueError, TypeError) as error:
+    except KeyError as error:
         raise UsageError(
-            "E_SETTING", f"--weights {path}: need columns subject,weight; found {error}"
+            "E_SETTING", f"--weights {path}: need columns subject,weight; there is no {error}"
         ) from None
+    except (OSError, UnicodeDecodeError, csv.Error, ValueError, TypeError) as error:
+        said = "need a CSV file with columns subject,weight and a number in each row"
+        raise UsageError("E_SETTING", f"--weights {path}: {said}: {error}") from None
     if len(found) < len(rows):
         raise UsageError("E_SETTING", f"--weights {path}: a subject has two rows")
     unknown = sorted(set(found) - set(subject_ids))

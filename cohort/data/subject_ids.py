@@ -20,7 +20,7 @@ def id_fault(subject_id: str) -> str | None:
     if not _PATTERN.fullmatch(subject_id):
         return (
             f"subject id {_shown(subject_id)} ({len(subject_id)} characters): need 1 to 128 "
-            "letters, digits, dots, underscores or dashes, the first a letter or digit"
+            "of A-Z, a-z, digits, dots, underscores or dashes, the first a letter or digit"
         )
     if subject_id.endswith("."):
         return f"subject id {_shown(subject_id)} ends with a dot, which some file systems drop"

@@ -21,7 +21,9 @@ def checked_settings(said: dict[str, Any]) -> AtlasSettings:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise UsageError("E_SETTING", f"{where or 'settings'}: {first['msg']}") from None
+        needed = first["msg"].removeprefix("Value error, ")
+        said_so = f"{where}: {needed}, got {first['input']!r}" if where else needed
+        raise UsageError("E_SETTING", said_so) from None
 
 
 def save_settings(out: Path, settings: AtlasSettings) -> None:
