@@ -476,6 +476,15 @@ def test_the_medoid_looks_most_like_the_others(store: CohortStore) -> None:
     assert medoid(store, store.subject_ids) == likest
 
 
+def test_a_start_that_cannot_be_used_leaves_the_folder_to_a_better_one(
+    tmp_path: Path, store: CohortStore
+) -> None:
+    (tmp_path / "start.nii.gz").write_text("no image")
+    with pytest.raises(UsageError, match="E_NOT_NIFTI"):
+        build_template(_build(store, tmp_path / "out", start=str(tmp_path / "start.nii.gz")), 1)
+    assert build_template(_build(store, tmp_path / "out"), 1)["subjects"] == 5
+
+
 def test_another_template_in_the_folder_is_refused(tmp_path: Path, store: CohortStore) -> None:
     out = tmp_path / "out"
     build_template(_build(store, out), 1)

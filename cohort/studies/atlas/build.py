@@ -26,7 +26,13 @@ from cohort.studies.atlas.passes import (
 )
 from cohort.studies.atlas.publish import document_of, is_current, publish
 from cohort.studies.atlas.reduction import total_of
-from cohort.studies.atlas.settings import check_addition, check_same, load_settings, save_settings
+from cohort.studies.atlas.settings import (
+    FILE,
+    check_addition,
+    check_same,
+    load_settings,
+    save_settings,
+)
 from cohort.studies.atlas.start import as_template, check_start, kept_template, start_volume
 from cohort.studies.atlas.update import NextTemplate, finer, next_template
 
@@ -57,7 +63,18 @@ def build_template(build: Build, iterations: int) -> dict[str, Any]:
     else:
         check_same(build.out, existing, build.settings)
     with only_driver(build.out, steal=build.options.steal, advice=_ADVICE):
-        return _build(build, iterations)
+        try:
+            return _build(build, iterations)
+        except UsageError:
+            if existing is None:
+                _take_back(build.out)
+            raise
+
+
+def _take_back(out: Path) -> None:
+    """Forget settings that were refused before anybody was registered: better ones may follow."""
+    if not list(out.glob("*/run.json")):
+        (out / FILE).unlink(missing_ok=True)
 
 
 def _build(build: Build, iterations: int) -> dict[str, Any]:
