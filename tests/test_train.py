@@ -419,6 +419,46 @@ def test_processes_of_torchrun_train_what_one_does(store: CohortStore, tmp_path:
     assert models[0].fingerprint == models[1].fingerprint
 
 
+DIES_ONCE = """
+import os, signal, time
+import torch.distributed as dist
+from cohort.cli import main
+
+if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0" and os.environ["RANK"] == "1":
+    add, calls = dist.all_reduce, []
+
+    def dies(*given, **named):
+        calls.append(given)
+        if len(calls) == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return add(*given, **named)
+
+    dist.all_reduce = dies
+elif os.environ["RANK"] == "1":
+    time.sleep(3)  # meanwhile the first one finds what the dead one left
+main()
+"""
+
+
+@pytest.mark.slow
+def test_processes_that_torchrun_starts_again_go_on_with_the_same_bits(
+    cohort: Cohort, store: CohortStore, tmp_path: Path
+) -> None:
+    (tmp_path / "dies_once.py").write_text(DIES_ONCE)
+    command = [str(store.path), "--steps", "4", "--set", "pairs=2", *QUICK]
+    assert cohort("train", command[0], tmp_path / "alone", *command[1:]).code == 0
+    start = [Path(sys.executable).parent / "torchrun", "--standalone", "--nproc-per-node", "2",
+             "--max-restarts", "1", tmp_path / "dies_once.py"]  # fmt: skip
+    whole_command = [*start, "train", command[0], tmp_path / "together", *command[1:]]
+    done = subprocess.run(whole_command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "exitcode: -9" in done.stderr
+    models = [
+        load_model(tmp_path / out / "all" / "model.safetensors") for out in ("alone", "together")
+    ]
+    assert models[0].fingerprint == models[1].fingerprint
+
+
 def test_a_device_that_is_not_there_is_refused(
     cohort: Cohort, store: CohortStore, tmp_path
 ) -> None:

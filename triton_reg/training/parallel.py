@@ -1,5 +1,6 @@
 """One step of a training by several processes: each takes its share, and all add up gradients."""
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -31,7 +32,14 @@ def group_of_torchrun(device: str) -> Iterator[torch.device]:
     if not dist.is_torchelastic_launched():
         yield torch.device(device)
         return
-    dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=_LONGEST_WAIT)
+    # processes that --max-restarts starts get the store of those before, where they would find, and
+    # wait for, the addresses of processes that are gone
+    store, rank, size = next(dist.rendezvous("env://", timeout=_LONGEST_WAIT))
+    own_store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
+    backend = "nccl" if device == "cuda" else "gloo"
+    dist.init_process_group(
+        backend, store=own_store, rank=rank, world_size=size, timeout=_LONGEST_WAIT
+    )
     try:
         own = torch.device(device)
         if device == "cuda":
