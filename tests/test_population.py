@@ -64,18 +64,9 @@ def test_distances_are_the_mean_of_both_directions_and_the_medoid_is_nearest_to_
     np.testing.assert_allclose(by_ncc.matrix, expected / 10, atol=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ({"distance": "near"}, "--distance is 'near'; need energy, ncc, dice"),
-        ({"clusters": "many"}, "--clusters is 'many'; need a number or auto"),
-        ({"triangles": -1}, "--triangles -1: need 0 or more"),
-    ],
-    ids=["distance", "clusters", "triangles"],
-)
-def test_what_cannot_be_asked_of_a_population_is_refused(wrong: dict, message: str) -> None:
-    with pytest.raises(UsageError, match=message) as caught:
-        PopulationSettings(**wrong)
+def test_no_other_distance_is_known() -> None:
+    with pytest.raises(UsageError, match="distance is 'near'; need energy, ncc, dice") as caught:
+        distances_of(rows_of({("a", "b"): 1.0}), spec_of(), "near")  # type: ignore[arg-type]
     assert caught.value.code == "E_POPULATION"
 
 
@@ -121,6 +112,8 @@ def test_a_run_that_holds_no_population_is_refused() -> None:
         distances_of(rows_of(whole), spec_of(), "dice")
     with pytest.raises(UsageError, match="--clusters 9: need 1 to 2"):
         clusters(np.array([[0.0, 1.0], [1.0, 0.0]]), 9)
+    with pytest.raises(UsageError, match="--clusters many: need 1 to 2"):
+        clusters(np.array([[0.0, 1.0], [1.0, 0.0]]), "many")  # type: ignore[arg-type]
 
 
 def matrix_of(points: np.ndarray) -> np.ndarray:
@@ -248,6 +241,20 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, CohortStore]:
     run_dir = planned(folder / "run", store)
     run(run_dir, store, team=Team(0))
     return run_dir, store
+
+
+def test_what_else_lies_in_the_folder_is_left_as_it_is(
+    done: tuple[Path, CohortStore], tmp_path: Path
+) -> None:
+    run_dir, store = done
+    opening, settings = Opening(run_dir=run_dir, store=store.path), PopulationSettings(triangles=0)
+    (tmp_path / "mine.txt").write_text("mine")
+    (tmp_path / "subjects.csv").write_text("mine")
+    with pytest.raises(UsageError, match=r"E_POPULATION: .* not empty \(it holds mine.txt\)"):
+        analyse(opening, tmp_path, settings)
+    with pytest.raises(UsageError, match=r"mine.txt is a file; need a new or an empty folder"):
+        analyse(opening, tmp_path / "mine.txt", settings)
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["mine.txt", "subjects.csv"]
 
 
 def test_a_run_is_analysed_and_the_odd_one_stands_apart(

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -20,6 +20,7 @@ from cohort.studies.population_distances import (
     distances_of,
     symmetric_mean,
 )
+from cohort.studies.population_folder import BLOCKS, check_folder
 from cohort.studies.population_outliers import JUDGED, Outliers, rank_outliers
 from cohort.studies.population_structure import (
     Clusters,
@@ -30,7 +31,6 @@ from cohort.studies.population_structure import (
 )
 from cohort.studies.population_triangles import Progress, TriangleSample, measure_triangles
 
-BLOCKS = "triangles"  # folder of finished blocks
 # of a row, what distances and outliers are judged by; scores of structures are many times as much
 _READ = ("status", *COLUMNS, *(column for column, _, _ in JUDGED))
 
@@ -50,17 +50,6 @@ class PopulationSettings:
     clusters: int | None = None
     triangles: int = 4
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.distance not in get_args(Kind):
-            known = ", ".join(get_args(Kind))
-            raise UsageError("E_POPULATION", f"--distance is {self.distance!r}; need {known}")
-        if not isinstance(self.clusters, int | None):
-            raise UsageError(
-                "E_POPULATION", f"--clusters is {self.clusters!r}; need a number or auto"
-            )
-        if self.triangles < 0:
-            raise UsageError("E_POPULATION", f"--triangles {self.triangles}: need 0 or more")
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,11 +92,15 @@ def analyse(
 
     Raises:
         UsageError: ``E_POPULATION`` if the run does not hold a population, or does not tell this
-            distance, or there are fewer subjects than groups.
+            distance, or there are fewer subjects than groups, or the folder holds something else.
         SubjectError, StorageError, SchedulerError: as
             :func:`cohort.studies.population_triangles.measure_triangles` does.
     """
-    spec, rows = RunSpec.load(opening.run_dir), read_rows(opening.run_dir, _READ)
+    if settings.triangles < 0:
+        raise UsageError("E_POPULATION", f"--triangles {settings.triangles}: need 0 or more")
+    spec = RunSpec.load(opening.run_dir)
+    check_folder(out)
+    rows = read_rows(opening.run_dir, _READ)
     distances = distances_of(rows, spec, settings.distance)
     groups = clusters(distances.matrix, settings.clusters)
     good = rows.filter(pl.col("status") == "ok")

@@ -62,6 +62,8 @@ def distances_of(rows: pl.DataFrame, spec: RunSpec, kind: Kind = "energy") -> Di
         UsageError: ``E_POPULATION`` if the run has an atlas, has fewer than 3 subjects or 90 % of
             their pairs, or did not measure this distance.
     """
+    if kind not in _COLUMNS:  # a script's YAML may say anything
+        raise UsageError("E_POPULATION", f"distance is {kind!r}; need {', '.join(_COLUMNS)}")
     if spec.atlas is not None:
         raise _refusal(f"the run registers everyone with the atlas {spec.atlas}", spec)
     good = rows.filter(pl.col("status") == "ok")

@@ -7,14 +7,7 @@ from typing import Any
 
 from cohort.data.storage import storage_error, to_json, write_atomic
 from cohort.studies.population import Population
-
-SUBJECTS, PAIRS, TRIANGLES, FACTS = (
-    "subjects.csv",
-    "pairs.parquet",
-    "triangles.csv",
-    "population.json",
-)
-_LISTS = "clusters"
+from cohort.studies.population_folder import FACTS, LISTS, PAIRS, SUBJECTS, TRIANGLES
 
 
 def write_population(found: Population, out: Path) -> None:
@@ -31,8 +24,8 @@ def write_population(found: Population, out: Path) -> None:
     parquet = io.BytesIO()
     found.pairs.write_parquet(parquet)
     try:
-        (out / _LISTS).mkdir(parents=True, exist_ok=True)
-        for path in set((out / _LISTS).glob("cluster-*.txt")) - lists.keys():
+        (out / LISTS).mkdir(parents=True, exist_ok=True)
+        for path in set((out / LISTS).glob("cluster-*.txt")) - lists.keys():
             path.unlink()  # of an earlier analysis with more groups
     except OSError as error:
         raise storage_error(out, error) from error
@@ -46,7 +39,7 @@ def write_population(found: Population, out: Path) -> None:
 
 def list_path(out: Path, cluster: int) -> Path:
     """Where the ids of a group are."""
-    return out / _LISTS / f"cluster-{cluster}.txt"
+    return out / LISTS / f"cluster-{cluster}.txt"
 
 
 def template_commands(facts: dict[str, Any], out: Path) -> list[str]:

@@ -54,7 +54,7 @@ def clusters(matrix: np.ndarray, asked: int | None = None) -> Clusters:
         UsageError: ``E_POPULATION`` if there are fewer subjects than groups.
     """
     count = len(matrix)
-    if asked is not None and not 1 <= asked <= count:
+    if asked is not None and not (isinstance(asked, int) and 1 <= asked <= count):  # from a YAML
         raise UsageError("E_POPULATION", f"--clusters {asked}: need 1 to {count}, as many subjects")
     tree = linkage(squareform(matrix, checks=False), "average")
     numbers = list(range(2, min(MOST_TRIED, count - 1) + 1)) if asked is None else [asked]
