@@ -9,6 +9,8 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 Item = TypeVar("Item")
 # the others wait while the first scores; torch gives up after half an hour, or ten minutes
@@ -34,8 +36,8 @@ def group_of_torchrun(device: str) -> Iterator[torch.device]:
         return
     # processes that --max-restarts starts get the store of those before, where they would find, and
     # wait for, the addresses of processes that are gone
-    store, rank, size = next(dist.rendezvous("env://", timeout=_LONGEST_WAIT))
-    own_store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
+    store, rank, size = next(rendezvous("env://", timeout=_LONGEST_WAIT))
+    own_store = PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
     backend = "nccl" if device == "cuda" else "gloo"
     dist.init_process_group(
         backend, store=own_store, rank=rank, world_size=size, timeout=_LONGEST_WAIT
