@@ -35,9 +35,13 @@ def seal_fault(content: bytes) -> str | None:
         # one of the two is left where a bit of the other has changed
         footer = content[_footer(content) :]
         return "its seal is damaged" if _KEY.encode() in footer or _MARK in footer else None
+    view, found = memoryview(content), hashlib.sha256()
+    for part in (view[:at], _ZEROS, view[at + 64 :]):  # without a copy of the file
+        found.update(part)
     said = content[at : at + 64]
-    found = hashlib.sha256(content[:at] + _ZEROS + content[at + 64 :]).hexdigest().encode()
-    return None if said == found else "its bytes are not those that were written"
+    return (
+        None if said == found.hexdigest().encode() else "its bytes are not those that were written"
+    )
 
 
 def _place(content: bytes) -> int:

@@ -8,6 +8,8 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
+_BATCH_ROWS = 16 * 1024
+
 Read = Callable[[list[str]], Iterable[pa.Table]]
 """Gives columns of all committed rows, as `cohort.engine.results.read_tables` does of a run."""
 
@@ -67,7 +69,7 @@ def structure_values(read: Read, measure: str, pairs: pl.DataFrame) -> dict[str,
     places = _Places(pairs)
     rows_of: dict[int, int] = {}  # of a label, in `values`
     values = np.empty((0, len(pairs)))
-    for table in read(["fixed", "moving", measure]):
+    for table in _in_batches(read(["fixed", "moving", measure])):
         if measure not in table.schema.names:
             continue
         at = places.of(table)
@@ -80,6 +82,18 @@ def structure_values(read: Read, measure: str, pairs: pl.DataFrame) -> dict[str,
             values[structure, at[rows[wanted]]] = items[wanted]
     values[np.isinf(values)] = np.nan
     return {str(label): values[rows_of[label]] for label in sorted(rows_of)}
+
+
+def _in_batches(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Tables of many rows, of which each costs what one of few rows does."""
+    waiting: list[pa.Table] = []
+    for table in tables:
+        waiting.append(table)
+        if sum(map(len, waiting)) >= _BATCH_ROWS:
+            yield pa.concat_tables(waiting, promote_options="default").combine_chunks()
+            waiting = []
+    if waiting:
+        yield pa.concat_tables(waiting, promote_options="default").combine_chunks()
 
 
 def _with_rows(values: np.ndarray, rows: int) -> np.ndarray:
