@@ -357,7 +357,7 @@ def test_a_folder_of_something_else_is_left_alone(store: CohortStore, cohort: Co
     before = sorted(store.path.iterdir())
     shown = cohort("train", store.path, store.path, "--steps", 2, *QUICK)
     assert shown.code == 2
-    assert "is no training and not empty; need a new or an empty folder" in shown.err
+    assert "is no training and not empty (it holds" in shown.err
     assert sorted(store.path.iterdir()) == before
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from cohort.data.own_folder import own_folder
 from cohort.data.storage import storage_error, to_json, write_atomic
 from cohort.data.store import CohortStore
 from cohort.data.subject_choice import chosen_subjects
@@ -181,20 +182,7 @@ def begin_folder(out: Path, *ours: str) -> None:
         UsageError: ``E_FUSION`` if it is a file, or a folder that holds something else.
         StorageError: if it cannot be made.
     """
-    try:
-        if out.exists() and not out.is_dir():
-            raise UsageError("E_FUSION", f"{out} is a file; need a new or an empty folder")
-        out.mkdir(parents=True, exist_ok=True)
-        names = [one.name for one in out.iterdir() if not one.name.startswith(".")]
-    except OSError as error:
-        raise storage_error(out, error) from error
-    foreign = sorted(set(names).difference(ours))
-    if foreign and FACTS not in names:
-        raise UsageError(
-            "E_FUSION",
-            f"{out} is no fusion and not empty (it holds {foreign[0]}); need a new or an empty"
-            " folder",
-        )
+    own_folder(out, "E_FUSION", "fusion", mark=FACTS, begun=ours)
 
 
 def open_fusion(out: Path, store: CohortStore, spec: RunSpec, task: FusionTask) -> None:

@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from cohort.data.storage import storage_error
-from cohort.errors import UsageError
+from cohort.data.own_folder import own_folder
 
 SUBJECTS, PAIRS, TRIANGLES, FACTS = (
     "subjects.csv",
@@ -16,22 +15,10 @@ _BEGUN = {SUBJECTS, PAIRS, TRIANGLES, LISTS, BLOCKS}  # of an analysis that was 
 
 
 def check_folder(out: Path) -> None:
-    """Leave a folder of something else alone, whose tables would be written over.
+    """Make the folder of an analysis, or go on in it; its tables would replace those of others.
 
     Raises:
         UsageError: ``E_POPULATION`` if it is a file, or a folder that holds something else.
-        StorageError: if it cannot be read.
+        StorageError: if it cannot be made.
     """
-    try:
-        if out.exists() and not out.is_dir():
-            raise UsageError("E_POPULATION", f"{out} is a file; need a new or an empty folder")
-        names = {one.name for one in out.iterdir()} if out.exists() else set[str]()
-    except OSError as error:
-        raise storage_error(out, error) from error
-    foreign = sorted(name for name in names - _BEGUN if not name.startswith("."))
-    if foreign and FACTS not in names:
-        raise UsageError(
-            "E_POPULATION",
-            f"{out} is no analysis of a population and not empty (it holds {foreign[0]}); need a"
-            " new or an empty folder",
-        )
+    own_folder(out, "E_POPULATION", "analysis of a population", mark=FACTS, begun=_BEGUN)

@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cohort.data.storage import storage_error, to_json, write_atomic
+from cohort.data.own_folder import own_folder
+from cohort.data.storage import to_json, write_atomic
 from cohort.data.store import CohortStore
 from cohort.errors import UsageError
 from triton_reg.training.folds import held_back, shuffled
@@ -92,15 +93,7 @@ def open_training(out: Path, store: CohortStore, task: TrainingTask) -> list[Fol
     wanted = json.loads(to_json(_document(store, task, folds)))
     path = out / PLAN
     if not path.exists():
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            there = {one.name for one in out.iterdir() if not one.name.startswith(".")}
-        except OSError as error:
-            raise storage_error(out, error) from error
-        if there - {fold.name for fold in folds}:
-            raise UsageError(
-                "E_TRAIN", f"{out} is no training and not empty; need a new or an empty folder"
-            )
+        own_folder(out, "E_TRAIN", "training", mark=PLAN, begun=[fold.name for fold in folds])
         write_atomic(path, to_json(wanted))
         return folds
     found = read_plan(out)

@@ -7,7 +7,8 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from cohort.data.storage import storage_error, to_json, write_atomic
+from cohort.data.own_folder import own_folder
+from cohort.data.storage import to_json, write_atomic
 from cohort.errors import UsageError
 from cohort.studies.bench.settings import file_name
 
@@ -57,14 +58,7 @@ class Kept:
         self.done = out / "done"
         self.run = out / "measured_run"  # of the whole run that is being measured
         file = out / "machine.json"
-        try:
-            if out.is_dir() and any(out.iterdir()) and not file.is_file():
-                raise UsageError(
-                    "E_BENCH", f"{out} is no study and not empty; need a new or an empty folder"
-                )
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise storage_error(out, error) from error
+        own_folder(out, "E_BENCH", "study", mark=file.name)
         if file.is_file():
             _check_same(file, {name: machine[name] for name in _SAME if name in machine},
                         "another machine or version")  # fmt: skip
