@@ -34,7 +34,7 @@ from cohort.studies.atlas.means import mean_displacement, mean_volume, with_mirr
 from cohort.studies.atlas.one_pass import Build
 from cohort.studies.atlas.settings import load_settings
 from cohort.studies.atlas.start import medoid, stationary_sums
-from cohort.studies.atlas.update import next_template
+from cohort.studies.atlas.update import movement, next_template
 from cohort.studies.native_space import Route, native_pair
 from cohort.studies.published import published_template
 from cohort.studies.resample import resample_volume
@@ -95,6 +95,26 @@ def test_the_next_template_lies_where_the_mean_subject_does() -> None:
     assert found.drift_mm == pytest.approx(4, abs=1e-6)
     assert found.left_voxels < 1e-3
     assert np.abs(found.inverse[0, 4:] + 2).max() < 1e-2
+
+
+def test_a_template_that_moved_is_that_far_from_the_one_before() -> None:
+    ramp = np.indices(GRID.shape)[0] / 32
+    still = np.zeros((1, 3, *GRID.shape))
+    found = next_template(_sums(ramp[None], still, bins=0), AtlasSettings(subjects=("s0",)), GRID)
+    moved = movement(ramp + 0.2 / 32, found, GRID)  # it was 0.2 voxels before
+    assert moved["moved_voxels"] == pytest.approx(0.2, rel=1e-3)
+    assert moved["moved_mm"] == pytest.approx(0.4, rel=1e-3)
+    assert movement(found.volume, found, GRID) == {"moved_voxels": 0.0, "moved_mm": 0.0}
+
+
+@pytest.mark.slow
+def test_passes_move_a_template_less_and_less(tmp_path: Path) -> None:
+    """Though each finds a drift anew, of a method that finds one for everyone alike."""
+    store = tiny_cohort(tmp_path / "cohort.zarr", subjects=4)
+    settings = AtlasSettings(subjects=store.subject_ids, method=QUICK)
+    document = build_template(Build(store, tmp_path / "out", settings), 5)
+    moved = [one["moved_voxels"] for one in document["passes"]]
+    assert moved[4] < 0.5 * moved[1] < 0.25 * moved[0]
 
 
 def test_anatomy_at_the_border_of_the_grid_is_no_drift_that_is_left() -> None:

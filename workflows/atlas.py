@@ -50,7 +50,8 @@ def main() -> None:
 
 def say(number: int, facts: dict[str, Any]) -> None:
     drift = f"{facts['drift_mm']:.3f} mm found, {facts['left_voxels']:.3f} voxels left"
-    print(f"pass {number}: drift {drift}; NCC {facts['ncc']:.4f}", flush=True)
+    moved = f"moved by {facts['moved_mm']:.3f} mm"
+    print(f"pass {number}: drift {drift}; {moved}; NCC {facts['ncc']:.4f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -168,7 +168,8 @@ def _weights(path: Path, subject_ids: tuple[str, ...]) -> dict[str, float]:
 def _pass_line(number: int, facts: dict[str, Any]) -> str:
     drift = f"{facts['drift_voxels']:.3f} voxels ({facts['drift_mm']:.3f} mm)"
     left = f"{facts['left_voxels']:.3f} after its removal"
-    return f"pass {number}: drift {drift}, {left}; NCC {facts['ncc']:.4f}"
+    moved = f"the template moved by {facts['moved_voxels']:.3f}"
+    return f"pass {number}: drift {drift}, {left}; {moved}; NCC {facts['ncc']:.4f}"
 
 
 def _tell(page: Path, out: Path, document: dict[str, Any], *, json: bool) -> None:
@@ -182,6 +183,7 @@ def _tell(page: Path, out: Path, document: dict[str, Any], *, json: bool) -> Non
         "passes": len(document["passes"]),
         "drift": f"{last['drift_voxels']:.3f} voxels in the last pass, {last['left_voxels']:.3f}"
         " after its removal",
+        "moved": f"{last['moved_voxels']:.3f} voxels by the last pass",
         "sharpness": f"{last['sharpness']:.6f} per mm2",
         "transforms": out / "run",
     }

@@ -19,9 +19,10 @@ from cohort.report.template_figures import fit_plot, pass_curves, template_plane
 MOST_MISFIT = 3.5  # robust standard deviations
 _PASSES = (
     Column("pass", "Pass", 0),
-    Column("drift_voxels", "Drift found, voxels", 3),
-    Column("drift_mm", "mm", 3),
-    Column("left_voxels", "Left after removal, voxels", 3),
+    Column("moved_voxels", "Moved, voxels", 3),
+    Column("drift_voxels", "Drift, voxels", 3),
+    Column("drift_mm", "Drift, mm", 3),
+    Column("left_voxels", "Left of it, voxels", 3),
     Column("sharpness", "Sharpness, per mm²", 5),
     Column("ncc_before", "NCC before", 4),
     Column("ncc", "NCC", 4),
@@ -80,8 +81,8 @@ def _headline(document: Mapping[str, Any], good: pl.DataFrame) -> list[tuple[str
     found = [
         ("Subjects", f"{document['registered']} of {document['subjects']}"),
         ("Passes", str(len(document["passes"]))),
-        ("Drift found last", f"{last['drift_mm']:.2f} mm"),
-        ("Left after removal", f"{last['left_voxels']:.3f} voxels"),
+        ("Moved by the last pass", f"{last['moved_voxels']:.3f} voxels"),
+        ("Drift after removal", f"{last['left_voxels']:.3f} voxels"),
         ("Mean NCC", f"{last['ncc']:.3f}"),
     ]
     overlap = good["dice"].mean()

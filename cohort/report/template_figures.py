@@ -21,7 +21,7 @@ from cohort.report.figures import (
 
 _WIDTH = 8.4  # inches
 _CURVES = (
-    ("drift_mm", "drift found, mm"),
+    ("moved_mm", "template moved by, mm"),
     ("sharpness", "sharpness, per mm²"),
     ("ncc", "NCC with the template"),
 )
@@ -61,7 +61,7 @@ def template_planes(
 
 
 def pass_curves(passes: Sequence[Mapping[str, Any]]) -> str:
-    """How drift, sharpness and likeness went, pass by pass."""
+    """How movement, sharpness and likeness went, pass by pass."""
     numbers = [one["pass"] for one in passes]
     with figure_style():
         figure = Figure(figsize=(_WIDTH, 2.3), layout="constrained")

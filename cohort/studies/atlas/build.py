@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from cohort.data.own_folder import own_folder
 from cohort.data.storage import storage_error, to_json, write_atomic
 from cohort.engine.atlas import Template
 from cohort.engine.lock import only_driver
@@ -34,7 +35,7 @@ from cohort.studies.atlas.settings import (
     save_settings,
 )
 from cohort.studies.atlas.start import as_template, check_start, kept_template, start_volume
-from cohort.studies.atlas.update import NextTemplate, finer, next_template
+from cohort.studies.atlas.update import NextTemplate, movement, next_template, on_grid
 
 _ADVICE = "wait for it, or take over with --steal"
 _MEASURED = ("ncc", "ncc_before", "sdlogj", "folding", "failed")
@@ -130,18 +131,7 @@ def _add(build: Build, subjects: tuple[str, ...]) -> dict[str, Any]:
 def _begin(build: Build) -> None:
     out = build.out
     check_start(build.store, build.settings)
-    try:
-        ours = ("run.lock", "epoch")  # of one that had only begun
-        if out.exists() and not out.is_dir():
-            raise UsageError("E_ATLAS", f"{out} is a file; need a new or an empty folder")
-        found = list(out.iterdir()) if out.exists() else []
-        if any(not one.name.startswith(".") and one.name not in ours for one in found):
-            raise UsageError(
-                "E_ATLAS", f"{out} is no template and not empty; need a new or an empty folder"
-            )
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise storage_error(out, error) from error
+    own_folder(out, "E_ATLAS", "template", mark=FILE, begun=("run.lock", "epoch"))
     save_settings(out, build.settings)
 
 
@@ -185,7 +175,11 @@ def _finish(build: Build) -> dict[str, Any]:
 def _conclude(build: Build, run_dir: Path, number: int, found: NextTemplate) -> None:
     """Write down what a pass found, with those who were added to it."""
     summary = vars(summarise(rows_of(runs_of(run_dir), SUMMARISED)))
-    facts = {"pass": number, "shrink": RunSpec.load(run_dir).shrink, **found.facts}
+    spec = RunSpec.load(run_dir)
+    grid = spec.coarser(build.store.grid)
+    before = on_grid(kept_template(run_dir).subject.volume, grid)
+    facts = {"pass": number, "shrink": spec.shrink, **found.facts}
+    facts |= movement(before, found, grid)
     facts |= {name: summary[name] for name in _MEASURED}
     write_atomic(run_dir / FACTS, to_json(facts))
     build.on_pass(number, facts)
@@ -206,7 +200,7 @@ def _template_for(build: Build, number: int) -> Template:
         volume = start_volume(build.out, build.store, build.settings, workers)
     else:
         found = _next(build, build.out / f"pass-{number - 1}")
-        volume = finer(found.volume, build.store.grid)
+        volume = on_grid(found.volume, build.store.grid)
     return as_template(build.settings.name, volume)
 
 
