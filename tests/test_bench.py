@@ -288,7 +288,7 @@ def test_a_card_gives_energy_and_a_table(tmp_path: Path) -> None:
 def test_a_folder_of_something_else_is_refused_and_stays_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.json").write_text("somebody's run")
-    with pytest.raises(UsageError, match=r"is no study and not empty .it holds run.; need a new or"):
+    with pytest.raises(UsageError, match=r"is no study and not empty .it holds run"):
         Kept(tmp_path, {"processor": "A"})
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
     assert (tmp_path / "run" / "run.json").read_text() == "somebody's run"
