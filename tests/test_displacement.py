@@ -50,6 +50,24 @@ def test_a_coarse_displacement_warps_like_its_full_field() -> None:
     torch.testing.assert_close(displacement.warp(volume), by_hand, atol=0, rtol=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["float16", "bfloat16"])
+def test_half_precision_rounds_values_and_no_positions(dtype: torch.dtype) -> None:
+    steps = torch.arange(200) % 2  # of 0 and 1, which half precision holds
+    volume = steps.float().expand(1, 1, 2, 3, 200)
+    displacement = torch.full((1, 3, 2, 3, 200), 0.0)
+    displacement[:, 2] = 0.25
+    expected = warp(volume, displacement)
+    found = warp(volume.to(dtype), displacement)
+    assert found.dtype == dtype
+    assert torch.equal(found.float(), expected)
+
+
+def test_shapes_may_be_lists() -> None:
+    one = Displacement(torch.zeros(1, 3, 4, 4, 4), [4, 4, 4], torch.Size([4, 4, 4]))  # type: ignore[arg-type]
+    assert not one.then(one).vectors.any()
+    assert not one.inverse().displacement.vectors.any()
+
+
 def test_no_displacement_between_two_sizes_keeps_corners_on_corners() -> None:
     volume = smooth_volume((9, 12, 10), 3)
     still = Displacement(torch.zeros(1, 3, 2, 2, 2), (5, 5, 5), (9, 12, 10))

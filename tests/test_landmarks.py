@@ -30,6 +30,14 @@ def test_points_go_where_the_displacement_says(shape: tuple[int, int, int]) -> N
     assert torch.allclose(moved_points(points, linear_displacement(shape)), expected, atol=1e-6)
 
 
+def test_points_may_be_whole_voxels_or_halves() -> None:
+    displacement = linear_displacement()
+    points = torch.tensor([[2, 3, 1], [7, 0, 3]])
+    expected = moved_points(points.float(), displacement)
+    for dtype in (torch.int64, torch.uint8, torch.float16):
+        assert torch.equal(moved_points(points.to(dtype), displacement), expected)
+
+
 def test_points_outside_go_with_the_border() -> None:
     outside = torch.tensor([[-3.0, 3.0, 9.0]])
     moved = moved_points(outside, linear_displacement())

@@ -66,7 +66,8 @@ class Displacement:
         Raises:
             ValueError: unless all shapes involved are the same.
         """
-        shapes = {self.fixed_shape, self.moving_shape, second.fixed_shape, second.moving_shape}
+        own = (self.fixed_shape, self.moving_shape, second.fixed_shape, second.moving_shape)
+        shapes = {tuple(shape) for shape in own}
         if len(shapes) > 1:
             raise ValueError(f"Displacement.then: needs one shared grid, got {sorted(shapes)}")
         composed = compose(self.full(), second.full())
@@ -89,7 +90,7 @@ class Displacement:
         Raises:
             ValueError: unless fixed and moving share one grid.
         """
-        if self.fixed_shape != self.moving_shape:
+        if tuple(self.fixed_shape) != tuple(self.moving_shape):
             raise ValueError(
                 "Displacement.inverse: needs one shared grid, got fixed shape "
                 f"{self.fixed_shape} and moving shape {self.moving_shape}"
@@ -162,12 +163,12 @@ def moved_points(points: Tensor, displacement: Displacement) -> Tensor:
     """Where fixed positions lie in the moving volume.
 
     Args:
-        points: ``[K, 3]`` in fixed voxels, axis order of the volume; sampled linearly between
-            voxels, and with the border's displacement outside.
+        points: ``[K, 3]`` in fixed voxels, axis order of the volume, of any dtype; sampled linearly
+            between voxels, and with the border's displacement outside.
         displacement: of one pair, ``B = 1``.
 
     Returns:
-        ``[K, 3]`` in moving voxels.
+        ``[K, 3]`` in moving voxels, float64 of points in float64 and else float32.
 
     Raises:
         ValueError: if points are no ``[K, 3]`` or the displacement is of several pairs.
@@ -178,6 +179,7 @@ def moved_points(points: Tensor, displacement: Displacement) -> Tensor:
             f"moved_points: needs points [K, 3] and the displacement of one pair, got "
             f"{list(points.shape)} and {list(vectors.shape)}"
         )
+    points = points.to(torch.promote_types(points.dtype, torch.float32))
     fixed_last = points.new_tensor(displacement.fixed_shape) - 1
     moving_last = points.new_tensor(displacement.moving_shape) - 1
     share = points / fixed_last.clamp_min(1)  # 0 and 1 are the corner voxels of every grid

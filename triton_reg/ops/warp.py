@@ -26,7 +26,8 @@ def warp(
     """Sample ``volume`` at the positions that a displacement gives to the fixed grid.
 
     Fixed voxel ``x`` reads ``volume`` at ``x * (m - 1) / (f - 1) + u(x)`` per axis, for sizes ``m``
-    of the volume and ``f`` of the fixed grid; on one shared grid that is ``x + u(x)``.
+    of the volume and ``f`` of the fixed grid; on one shared grid that is ``x + u(x)``. Along an
+    axis of one voxel every sample stays on it.
 
     Args:
         volume: ``[B, C, D, H, W]``, the moving volume.
@@ -64,7 +65,11 @@ def warp_reference(
     padding: Padding = "zeros",
 ) -> Tensor:
     """Plain torch definition of :func:`warp`."""
-    vectors = resize_reference(displacement, fixed_shape)
+    # half precision has no room for a position: near voxel 200 its steps are an eighth of a voxel
+    values, vectors = (
+        one.to(torch.promote_types(one.dtype, torch.float32)) for one in (volume, displacement)
+    )
+    vectors = resize_reference(vectors, fixed_shape)
     normalised = []
     for axis, (fixed_size, size) in enumerate(zip(fixed_shape, volume.shape[2:], strict=True)):
         voxel = torch.arange(fixed_size, dtype=vectors.dtype, device=vectors.device)
@@ -72,9 +77,10 @@ def warp_reference(
         position = vectors[:, axis] + voxel.view([-1 if a == axis else 1 for a in range(3)])
         normalised.append(position * (2 / max(size - 1, 1)) - 1)
     # grid_sample wants the last axis first
-    grid = torch.stack(normalised[::-1], dim=-1).to(volume.dtype)
+    grid = torch.stack(normalised[::-1], dim=-1).to(values.dtype)
     mode = "bilinear" if interpolation == "linear" else "nearest"
-    return F.grid_sample(volume, grid, mode=mode, padding_mode=padding, align_corners=True)
+    sampled = F.grid_sample(values, grid, mode=mode, padding_mode=padding, align_corners=True)
+    return sampled.to(volume.dtype)
 
 
 @operator("triton_reg::warp")
