@@ -193,6 +193,22 @@ def test_prompt_forces_have_the_gradient_of_their_loss(factor: int) -> None:
     torch.testing.assert_close(gradient.sum((2, 3, 4)), torch.full((1, 3), -4.0 * factor))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize("transform", ["freeform", "diffeomorphic", "svf", "bspline", "affine"])
+def test_a_displacement_refuses_to_be_differentiated(transform: str, dtype: torch.dtype) -> None:
+    shape = (6, 7, 8)
+    fixed, moving = (smooth_volume(shape, seed)[0, 0].to(dtype) for seed in (1, 2))
+    quick = DIO(transform=transform, levels=(2, 1), iterations=(2, 2), masked=True)  # type: ignore[arg-type]
+    expected = register_pair(quick, fixed, moving).displacement.vectors
+    found = register_pair(quick, fixed, moving.requires_grad_()).displacement
+    assert torch.equal(found.vectors, expected)
+    warped = found.warp(moving[None, None])
+    with pytest.raises(RuntimeError, match=r"DIO.register has no .* implicit_function"):
+        warped.square().mean().backward()
+    with torch.no_grad():
+        assert not register_pair(quick, fixed, moving).displacement.vectors.requires_grad
+
+
 def test_a_pair_stops_by_itself_and_says_why() -> None:
     fixed, moving = bent(21)
     patient = replace(QUICK, descent=DescentSettings(rule=StopRule(tolerance=-1.0)))

@@ -16,6 +16,7 @@ from triton_reg.methods.descent import (
 )
 from triton_reg.methods.dio_prompts import prompt_forces
 from triton_reg.methods.dio_settings import LINEAR, DescentSettings, Transform
+from triton_reg.methods.implicit import without_gradients
 from triton_reg.methods.level_grids import LevelGrid, between, placement_on
 from triton_reg.methods.parametrisations import Linear, Spline, Velocity
 from triton_reg.methods.prompt_terms import PromptWeights
@@ -89,16 +90,21 @@ class Solver:
         self.cosines: list[Tensor] = []
 
     def solve(self) -> Solution:
-        """The displacement of all stages together."""
-        own = self.settings
+        """The displacement of all stages together, without gradients."""
         # an autocast of the caller would round positions to 16 bits
-        with torch.autocast(self.matrix.device.type, enabled=False):
-            if own.first is not None:
-                self._linear(own.first)
-            if own.transform in LINEAR:
-                self._linear(own.transform)
-                return self._solution(None)
-            return self._solution(self._field())
+        with torch.autocast(self.matrix.device.type, enabled=False), torch.no_grad():
+            found = self._solved()
+        vectors = without_gradients(found.vectors, *self.fixed.levels, *self.moving.levels)
+        return found._replace(vectors=vectors)
+
+    def _solved(self) -> Solution:
+        own = self.settings
+        if own.first is not None:
+            self._linear(own.first)
+        if own.transform in LINEAR:
+            self._linear(own.transform)
+            return self._solution(None)
+        return self._solution(self._field())
 
     def _linear(self, kind: Transform) -> None:
         """Find an affine or rigid map, and put it before what the matrix was."""

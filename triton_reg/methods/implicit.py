@@ -72,6 +72,35 @@ def _stepped(step: Step, steps: int, fixed: Tensor, moving: Tensor, vectors: Ten
     return vectors
 
 
+def without_gradients(found: Tensor, *given: Tensor) -> Tensor:
+    """What was found, as a constant that refuses to be differentiated.
+
+    A constant alone would pass for one in a loss that other terms make differentiable.
+
+    Args:
+        found: what no gradient was kept for.
+        given: what it was found from.
+    """
+    if not torch.is_grad_enabled() or not any(one.requires_grad for one in given):
+        return found
+    return _Refusal.apply(found, *given)
+
+
+class _Refusal(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, found: Tensor, *given: Tensor) -> Tensor:
+        del ctx, given
+        return found.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        del ctx, gradients
+        raise RuntimeError(
+            "DIO.register has no gradients with respect to features; jacobian_free and "
+            "implicit_function of triton_reg.methods.implicit have"
+        )
+
+
 def implicit_function(
     solve: Solve,
     residual: Residual,
