@@ -141,6 +141,7 @@ REGISTERED = {
     "bspline": DIO(transform="bspline", iterations=(3, 2, 1)),
     "network": DIO(features=Pretrained("brain-t1", voxel_mm=2), iterations=(3, 3, 3)),
     "module": VoxelOpt(features=NetworkFeatures(network=torch.nn.Conv3d(1, 2, 3, padding=1))),
+    "soft": SoftVoxelOpt(voxelopt=VoxelOpt(levels=2)),
 }
 
 

@@ -199,6 +199,8 @@ def test_a_smaller_volume_is_refused_with_its_size() -> None:
         register_pair(VoxelOpt(), textured(0, (15, 16, 16)), textured(1, (15, 16, 16)))
     with pytest.raises(ValueError, match=r"downsample=2 halves; got \(16, 15, 16\)"):
         register_pair(VoxelOpt.parity(), textured(0, (32, 30, 32)), textured(1, (32, 30, 32)))
+    with pytest.raises(ValueError, match=r"downsample=2 halves; got \(0, 16, 16\)"):
+        register_pair(VoxelOpt.parity(), textured(0, (1, 32, 32)), textured(1, (1, 32, 32)))
 
 
 def test_parity_works_on_the_halved_grid() -> None:

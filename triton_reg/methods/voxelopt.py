@@ -151,10 +151,10 @@ class VoxelOpt:
         finest = self.features(volume, mask)
         check_on_grid("VoxelOpt", finest, volume)
         inside = (mask > 0).to(finest.dtype)
-        if self.downsample == 2:
-            finest, inside = (resize(one, halved(one)) for one in (finest, inside))
-        shape = grid_shape(finest)
+        shape = halved(finest) if self.downsample == 2 else grid_shape(finest)
         levels = level_count(shape, self.levels)
+        if self.downsample == 2:
+            finest, inside = (resize(one, shape) for one in (finest, inside))
         if self.level.masked:
             pyramid = masked_pyramid(finest, inside, levels, resize)
         else:

@@ -80,12 +80,13 @@ class SoftVoxelOpt:
         finest = self.voxelopt.features(volume, mask)
         check_on_grid("SoftVoxelOpt", finest, volume)
         inside = (mask > 0).to(finest.dtype)
+        shape = halved(finest) if self.voxelopt.downsample == 2 else grid_shape(finest)
+        levels = level_count(shape, self.voxelopt.levels)
         if self.voxelopt.downsample == 2:
-            finest, inside = (resize_reference(one, halved(one)) for one in (finest, inside))
-        levels = level_count(grid_shape(finest), self.voxelopt.levels)
+            finest, inside = (resize_reference(one, shape) for one in (finest, inside))
         if self.voxelopt.level.masked:
             first, *others = masked_pyramid(finest, inside, levels, resize_reference)
-            return cropped(first, grid_shape(finest)), *others
+            return cropped(first, shape), *others
         pyramid = [finest]
         level = padded(finest, levels)
         for _ in range(levels - 1):
@@ -104,6 +105,19 @@ class SoftVoxelOpt:
         refuse_prompts("SoftVoxelOpt", prompts)
         check_same_grid("SoftVoxelOpt", fixed, moving)
         check_pairs("SoftVoxelOpt", pairs, fixed, moving)
+        # an autocast of the caller would round displacements to 16 bits
+        with torch.autocast(fixed[0].device.type, enabled=False):
+            displacement, entropy = self._register_levels(fixed, moving, pairs)
+        shape = grid_shape(fixed[0])
+        return Result(
+            Displacement(cropped(displacement, shape), shape, shape),
+            {"entropy": cropped(entropy, shape)},
+        )
+
+    def _register_levels(
+        self, fixed: Features, moving: Features, pairs: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Displacement and entropy on the padded grid, level by level."""
         displacement = entropy = None
         for level in reversed(range(len(fixed))):
             target, source = features_of(fixed, moving, pairs, level)
@@ -114,11 +128,7 @@ class SoftVoxelOpt:
                 displacement, entropy = self._solve(target, source, displacement)
         assert displacement is not None
         assert entropy is not None
-        shape = grid_shape(fixed[0])
-        return Result(
-            Displacement(cropped(displacement, shape), shape, shape),
-            {"entropy": cropped(entropy, shape)},
-        )
+        return displacement, entropy
 
     def _solve(
         self, fixed: Tensor, moving: Tensor, displacement: Tensor | None
