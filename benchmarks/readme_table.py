@@ -13,7 +13,13 @@ from pathlib import Path
 
 from benchmarks.markdown_tables import fraction, machine, paragraph, rows_of, table, whole
 from benchmarks.readme_bench import bench_cells
-from benchmarks.readme_dio import dio_brains, dio_kernels, dio_quality, dio_trained
+from benchmarks.readme_dio import (
+    dio_brains,
+    dio_kernels,
+    dio_quality,
+    dio_robustness,
+    dio_trained,
+)
 from benchmarks.readme_peers import headline, peers
 
 PROJECT = Path(__file__).parents[1]
@@ -166,7 +172,7 @@ PAGES: dict[Path, tuple[Callable[[Path], list[str]], ...]] = {
     PROJECT / "README.md": (headline, bench_cells, cohorts, gpus),
     PROJECT / "benchmarks" / "README.md": (
         kernels, pdd_kernels, dio_kernels, quality, peers, pdd_quality, dio_quality, dio_brains,
-        dio_trained,
+        dio_robustness, dio_trained,
     ),
 }  # fmt: skip
 
