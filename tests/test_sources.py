@@ -36,8 +36,9 @@ def test_files_that_no_subject_takes_are_told(source, tmp_path, cohort):
         "images/a.json",
         "images/.f.nii",
         "masks/x.nii",
+        "masks/more/y.nii",
     ):
-        (source / name).parent.mkdir(exist_ok=True)
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).touch()
     said = [
         f"2 files of {source}/images are in no format that is read, need .nii.gz or .nii, such as"
@@ -45,6 +46,7 @@ def test_files_that_no_subject_takes_are_told(source, tmp_path, cohort):
         f"{source}/labels/a_dseg.nii.gz is of no image, need the name that a file in"
         f" {source}/images has",
         f"{source}/masks/x.nii is of no image, need the name that a file in {source}/images has",
+        f"{source}/masks/more/y.nii is in a folder below, need to lie in {source}/masks itself",
     ]
     assert list(find_subjects(source).unused) == said
     assert cohort("check", source, "--json").json["unused"] == said
@@ -71,6 +73,7 @@ def test_a_bids_dataset_gives_one_subject_per_session(tmp_path):
         "derivatives/seg/sub-01/ses-1/anat/sub-01_ses-1_dseg.nii.gz": labels(0),
         "derivatives/seg/sub-01/ses-1/anat/sub-01_ses-1_space-MNI_dseg.nii.gz": labels(1),
         "derivatives/seg/sub-02/anat/sub-02_desc-brain_mask.nii.gz": labels(4),
+        "derivatives/seg/sub-09/anat/sub-09_dseg.nii.gz": labels(4),
     }
     for name, data in files.items():
         (bids / name).parent.mkdir(parents=True, exist_ok=True)
@@ -86,6 +89,11 @@ def test_a_bids_dataset_gives_one_subject_per_session(tmp_path):
     assert rejected["sub-03"][0] == "E_AMBIGUOUS"
     assert "PDw, T2star" in rejected["sub-03"][1]
     assert rejected["sub-04"][0] == "E_MISSING"
+    assert listing.unused == (
+        f"{bids}/sub-01/ses-2/anat/sub-01_ses-2_run-2_T1w.nii.gz is of a session of which another"
+        " image is taken",
+        f"{bids}/derivatives/seg/sub-09/anat/sub-09_dseg.nii.gz is of no session that there is",
+    )
     report = ingest(bids, tmp_path / "s", AS_FILE)
     assert report.ingested == tuple(found)
     assert set(report.quarantined) == {"sub-03", "sub-04"}
@@ -118,6 +126,16 @@ def test_labels_are_those_of_the_image_that_is_taken(tmp_path, derived, expected
         assert (entry.image.name, entry.labels.name) == ("sub-01_run-1_T1w.nii.gz", expected)
 
 
+def test_one_image_in_two_files_of_a_bids_dataset_is_refused(tmp_path):
+    """As in a plain folder: which of them is the right one cannot be known."""
+    (tmp_path / "sub-01/anat").mkdir(parents=True)
+    for ending in (".nii", ".nii.gz"):
+        (tmp_path / f"sub-01/anat/sub-01_T1w{ending}").touch()
+    (rejected,) = find_subjects(tmp_path).rejected
+    assert rejected.code == "E_AMBIGUOUS"
+    assert "one image in 2 files (sub-01_T1w.nii, sub-01_T1w.nii.gz); need one" in rejected.message
+
+
 @pytest.mark.parametrize(("name", "separator"), [("cohort.csv", ","), ("cohort.tsv", "\t")])
 def test_a_table_names_files_relative_to_itself(source, tmp_path, name, separator):
     rows = [
@@ -139,11 +157,12 @@ def test_a_table_names_files_relative_to_itself(source, tmp_path, name, separato
         ("subject,labels", "missing: image"),
         ("subject,image,image", "each once"),
         ("", "columns none"),
+        ("subject;image", "need subject and image, each once, commas between"),
     ],
 )
 def test_a_table_with_other_columns_is_refused(tmp_path, header, message):
     (tmp_path / "cohort.csv").write_text(f"{header}\n")
-    with pytest.raises(UsageError, match=message) as caught:
+    with pytest.raises(UsageError, match=f"(?i){message}") as caught:
         find_subjects(tmp_path / "cohort.csv")
     assert caught.value.code == "E_SOURCE"
 
@@ -158,3 +177,9 @@ def test_a_source_without_subjects_says_what_a_source_is(tmp_path, make):
     with pytest.raises(UsageError, match=r"need a folder with images/\*\.nii\.gz") as caught:
         find_subjects(source)
     assert caught.value.code == "E_SOURCE"
+
+
+def test_a_table_in_another_encoding_is_refused(tmp_path):
+    (tmp_path / "cohort.csv").write_text("subject,image\n", encoding="utf-16")
+    with pytest.raises(UsageError, match=r"cohort\.csv is not in UTF-8, which is needed"):
+        find_subjects(tmp_path / "cohort.csv")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cohort.data.entries import Rejected, SourceEntry, nifti_stem
+from cohort.data.unused import told
 
 _PREFERRED = ("T1w", "T2w", "FLAIR")
 _NOT_IMAGES = {"bold", "dseg", "mask", "probseg", "defacemask"}
@@ -21,12 +22,24 @@ def is_bids(source: Path) -> bool:
     return (source / "dataset_description.json").is_file() or any(source.glob("sub-*/"))
 
 
-def scan_bids(source: Path) -> list[SourceEntry | Rejected]:
-    """One entry for each ``sub-XX[/ses-YY]`` folder."""
+def scan_bids(source: Path) -> tuple[list[SourceEntry | Rejected], tuple[str, ...]]:
+    """One entry for each ``sub-XX[/ses-YY]`` folder, and sentences about files that none takes."""
     derived = _derived_files(source / "derivatives")
-    return [
-        _entry(session_id, folder, derived[session_id]) for session_id, folder in _sessions(source)
-    ]
+    found = [_entry(name, folder, derived.get(name, {})) for name, folder in _sessions(source)]
+    there = {one.subject_id for one in found}
+    nobodys = [roles for name, roles in sorted(derived.items()) if name not in there]
+    alone = [path for roles in nobodys for paths in roles.values() for path in paths]
+    return found, (
+        *told(_left_out(found), source, "of a session of which another image is taken"),
+        *told(alone, source / "derivatives", "of no session that there is"),
+    )
+
+
+def _left_out(found: list[SourceEntry | Rejected]) -> list[Path]:
+    """Other runs and acquisitions of the images that are taken."""
+    taken = [one.image for one in found if isinstance(one, SourceEntry)]
+    kinds = [(image, _images(image.parent)[_suffix(image)]) for image in taken]
+    return [path for image, same in kinds for path in same if path != image]
 
 
 def _sessions(source: Path) -> Iterator[tuple[str, Path]]:
@@ -39,11 +52,7 @@ def _sessions(source: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _entry(session_id: str, folder: Path, derived: dict[str, list[Path]]) -> SourceEntry | Rejected:
-    by_suffix = defaultdict(list)
-    for path in sorted((folder / "anat").glob("*")):
-        stem = nifti_stem(path.name)
-        if stem and stem.rpartition("_")[2] not in _NOT_IMAGES:
-            by_suffix[stem.rpartition("_")[2]].append(path)
+    by_suffix = _images(folder / "anat")
     suffix = next((suffix for suffix in _PREFERRED if suffix in by_suffix), None)
     if suffix is None and len(by_suffix) == 1:
         (suffix,) = by_suffix
@@ -56,6 +65,11 @@ def _entry(session_id: str, folder: Path, derived: dict[str, list[Path]]) -> Sou
             str(folder),
         )
     image, found = by_suffix[suffix][0], dict[str, Path]()
+    twice = [path for path in by_suffix[suffix] if nifti_stem(path.name) == nifti_stem(image.name)]
+    if len(twice) > 1:
+        names = ", ".join(path.name for path in twice)
+        message = f"{image.parent} has one image in {len(twice)} files ({names}); need one"
+        return Rejected(session_id, "E_AMBIGUOUS", message, str(folder))
     for role, paths in derived.items():
         own = [path for path in paths if _is_of(path, image)]
         if len(own) != 1:
@@ -75,6 +89,19 @@ def _entry(session_id: str, folder: Path, derived: dict[str, list[Path]]) -> Sou
     return SourceEntry(session_id, image, **found)
 
 
+def _images(anat: Path) -> defaultdict[str, list[Path]]:
+    """The images of a session by their suffix, such as ``T1w``."""
+    by_suffix = defaultdict(list)
+    for path in sorted(anat.glob("*")):
+        if nifti_stem(path.name) and _suffix(path) not in _NOT_IMAGES:
+            by_suffix[_suffix(path)].append(path)
+    return by_suffix
+
+
+def _suffix(path: Path) -> str:
+    return (nifti_stem(path.name) or "").rpartition("_")[2]
+
+
 def _is_of(derivative: Path, image: Path) -> bool:
     """Whether the name of labels or a mask says nothing else of their image than its own does."""
     own = _entities(image)
@@ -92,12 +119,11 @@ def _derived_files(derivatives: Path) -> defaultdict[str, dict[str, list[Path]]]
     derived: defaultdict[str, dict[str, list[Path]]] = defaultdict(dict)
     for folder, _, names in os.walk(derivatives):  # follows no links, so it always ends
         for name in names:
-            stem = nifti_stem(name)
             session = _SESSION.match(name)
             # space- files were resampled onto another image
-            if stem is None or session is None or "_space-" in name:
+            if session is None or "_space-" in name:
                 continue
-            role = _DERIVED.get(stem.rpartition("_")[2])
+            role = _DERIVED.get(_suffix(Path(name)))
             if role:
                 session_id = "_".join(filter(None, session.groups()))
                 derived[session_id].setdefault(role, []).append(Path(folder) / name)

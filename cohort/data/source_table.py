@@ -19,7 +19,11 @@ def read_table(table: Path) -> list[SourceEntry | Rejected]:
             reader = csv.DictReader(file, delimiter=SUFFIXES[table.suffix.lower()], strict=True)
             _check_columns(table, reader.fieldnames or ())
             return [_entry(table, reader.line_num, row) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            "E_SOURCE", f"{table} is not in UTF-8, which is needed: {error}"
+        ) from error
+    except (OSError, csv.Error) as error:
         raise UsageError("E_SOURCE", f"{table} cannot be read as a table: {error}") from error
 
 
@@ -27,12 +31,14 @@ def _check_columns(table: Path, found: Sequence[str]) -> None:
     unknown = [name for name in found if name not in _COLUMNS]
     missing = [name for name in _REQUIRED if name not in found]
     if unknown or missing or len(set(found)) < len(found):
+        between = "tabs" if SUFFIXES[table.suffix.lower()] == "\t" else "commas"
         raise UsageError(
             "E_SOURCE",
             f"{table} has columns {', '.join(found) or 'none'}"
             + (f"; unknown: {', '.join(unknown)}" if unknown else "")
             + (f"; missing: {', '.join(missing)}" if missing else "")
-            + f". Need {' and '.join(_REQUIRED)}, each once; possible: {', '.join(_COLUMNS)}",
+            + f". Need {' and '.join(_REQUIRED)}, each once, {between} between;"
+            f" possible: {', '.join(_COLUMNS)}",
         )
 
 

@@ -25,20 +25,20 @@ def find_subjects(source: Path) -> SourceListing:
     A hostile or doubled subject id, a file that is missing or a link that leaves the source rejects
     that subject and no other.
     """
-    source = Path(source)
+    source, unused = Path(source), ()
     if source.is_file() and source.suffix.lower() in SUFFIXES:
         root, found = source.parent, read_table(source)
     elif (source / "images").is_dir():
         root, found = source, _scan_folder(source)
+        unused = unused_files(source, _taken(found))
     elif source.is_dir() and is_bids(source):
-        root, found = source, scan_bids(source)
+        root, (found, unused) = source, scan_bids(source)
     else:
         state = "is no source of subjects" if source.exists() else "does not exist"
         raise UsageError("E_SOURCE", f"{source} {state}: {_EXPECTED}")
     if not found:
         raise UsageError("E_SOURCE", f"{source} holds no images: {_EXPECTED}")
     entries, rejected = _check(found, root)
-    unused = unused_files(source, _taken(found)) if (source / "images").is_dir() else ()
     return SourceListing(entries, rejected, _read_structures(root / "structures.json"), unused)
 
 

@@ -1,6 +1,6 @@
 """Files of a source folder that no subject takes: told, as their owner takes them for used."""
 
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from pathlib import Path
 
 from cohort.data.entries import NIFTI_SUFFIXES
@@ -19,14 +19,19 @@ def unused_files(source: Path, taken: Set[Path]) -> tuple[str, ...]:
         other = [path for path in left if not path.name.endswith(endings)]
         other = [path for path in other if path.name.lower().endswith((*_IMAGES, *endings))]
         nobodys = [path for path in left if path.name.endswith(endings)]
-        said += _sentence(other, f"in no format that is read, need {' or '.join(endings)}")
-        said += _sentence(nobodys, f"of no image, need the name that a file in {source}/images has")
+        deeper = sorted((source / folder).glob("[!.]*/[!.]*"))
+        deeper = [path for path in deeper if path.name.endswith(endings)]
+        own = source / folder
+        said += told(other, own, f"in no format that is read, need {' or '.join(endings)}")
+        said += told(nobodys, own, f"of no image, need the name that a file in {source}/images has")
+        said += told(deeper, own, f"in a folder below, need to lie in {own} itself")
     return tuple(said)
 
 
-def _sentence(paths: list[Path], why: str) -> list[str]:
+def told(paths: Sequence[Path], folder: Path, why: str) -> list[str]:
+    """A sentence about files of a folder; none about no files."""
     if not paths:
         return []
     count = f", such as {paths[0]}" if len(paths) > 1 else ""
-    which = f"{len(paths)} files of {paths[0].parent}" if count else str(paths[0])
+    which = f"{len(paths)} files of {folder}" if count else str(paths[0])
     return [f"{which} {'are' if count else 'is'} {why}{count}"]
