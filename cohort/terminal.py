@@ -41,6 +41,15 @@ class _RateColumn(ProgressColumn):
         return Text(f"{3600 * task.speed:,.0f}/h", style="progress.data.speed")
 
 
+_CONTROLS = {ord(one): repr(one)[1:-1] for one in map(chr, (*range(32), *range(127, 160)))}
+_CONTROLS.pop(ord("\n"))  # of sentences of several lines
+
+
+def _plain(message: str) -> str:
+    """A message as it is: markup or control codes of a terminal in a name command nothing."""
+    return escape(message.translate(_CONTROLS))
+
+
 @contextmanager
 def progress_bar(what: str, *, quiet: bool) -> Iterator[Callable[..., None]]:
     """A bar with rate, failures and time left; call what is yielded with (done, total, failed), and
@@ -76,18 +85,18 @@ def waiting(what: str, *, quiet: bool) -> Iterator[None]:
     if quiet:
         yield
         return
-    with _errors.status(escape(what)):
+    with _errors.status(_plain(what)):
         yield
 
 
 def say(message: str) -> None:
     """One line for people."""
-    _console.print(escape(message))
+    _console.print(_plain(message))
 
 
 def say_beside(message: str) -> None:
     """One line for people beside the result, above the progress bar; log files have it too."""
-    _errors.print(escape(message))
+    _errors.print(_plain(message))
 
 
 def say_dashboard(address: str) -> None:
@@ -102,17 +111,17 @@ def say_json(document: dict[str, Any]) -> None:
 
 def caution(message: str) -> None:
     """What people should know and no command refuses, on stderr."""
-    _errors.print(f"[bold yellow]caution[/] {escape(message)}")
+    _errors.print(f"[bold yellow]caution[/] {_plain(message)}")
 
 
 def complain(message: str) -> None:
     """One error for people, on stderr."""
-    _errors.print(f"[bold red]error[/] {escape(message)}")
+    _errors.print(f"[bold red]error[/] {_plain(message)}")
 
 
 def say_table(title: str, rows: Mapping[str, object]) -> None:
     """Two columns: a name and a value."""
-    _console.print(f"[bold]{escape(title)}[/]")
+    _console.print(f"[bold]{_plain(title)}[/]")
     width = max(map(len, rows))
     for name, value in rows.items():
         say(f"  {name:{width}}  {value}")
@@ -120,7 +129,7 @@ def say_table(title: str, rows: Mapping[str, object]) -> None:
 
 def say_columns(title: str, titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table of several columns."""
-    _console.print(f"[bold]{escape(title)}[/]")
+    _console.print(f"[bold]{_plain(title)}[/]")
     widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
     for row in (titles, *rows):
         say("  " + "  ".join(f"{value:>{width}}" for value, width in zip(row, widths, strict=True)))
@@ -128,7 +137,7 @@ def say_columns(title: str, titles: Sequence[str], rows: Sequence[Sequence[str]]
 
 def say_list(title: str, lines: Sequence[str]) -> None:
     """A heading and what belongs under it."""
-    _console.print(f"[bold]{escape(title)}[/]")
+    _console.print(f"[bold]{_plain(title)}[/]")
     for line in lines:
         say(f"  {line}")
 

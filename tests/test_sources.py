@@ -55,6 +55,14 @@ def test_files_that_no_subject_takes_are_told(source, tmp_path, cohort):
     assert (ingested.code, f"not used\n  2 files of {source}" in ingested.out) == (0, True)
 
 
+def test_a_name_of_a_file_gives_the_terminal_no_orders(source, tmp_path, cohort):
+    (source / "images/a.nii.gz").rename(source / "images/\x1b]0;title\x07[red].nii.gz")
+    for command in (["check"], ["ingest", tmp_path / "s", "--grid", "12x14x10@2mm"]):
+        told = cohort(command[0], source, *command[1:])
+        assert "\x1b]0" not in told.out + told.err
+        assert r"  \x1b]0;title\x07[red]" in told.out
+
+
 def test_what_was_found_is_used(source):
     assert find_subjects(source).unused == ()
 
