@@ -424,6 +424,8 @@ def test_every_kernel_has_a_floor_and_is_bound_by_the_longer(
         ("--methods syn", "unknown method 'syn'; known: voxelopt, pdd_net, dio"),
         ("--batches 0", "--batches 0: need whole numbers above 0"),
         ("--pairs-file pairs.csv", "--pairs-file names subjects of a store; need --store"),
+        ("--store a.zarr --shapes 32x32x32", "--shapes 32x32x32: a store's pairs have its own"),
+        ("--store a.zarr --quick", "--quick: a store's pairs have its own shape"),
     ],
 )
 def test_wrong_usage_gives_2(cohort: Cohort, tmp_path: Path, options: str, message: str) -> None:

@@ -68,6 +68,9 @@ def bench_command(
     row that says why. Leave the machine alone meanwhile. --peers .venv-peers/bin/python adds ANTs,
     greedy, demons and ConvexAdam at the first shape, which `make peers` installs.
     """
+    if store is not None and (shapes is not None or quick):
+        asked = f"--shapes {shapes}" if shapes is not None else "--quick"
+        raise UsageError("E_BENCH", f"{asked}: a store's pairs have its own shape; leave it out")
     settings = BenchSettings(
         variants=parse_methods(methods),
         shapes=_shapes(shapes, quick=quick),
