@@ -12,7 +12,7 @@
     taskset -c 0 python -m benchmarks.dio_brains held.zarr
 
 The last command measures the features that come with the package: those of the training before it,
-with ``local_contrast=4`` and ``scale=10`` (``dataclasses.replace`` and ``save_features``), and with
+with ``local_contrast=2`` and ``scale=20`` (``dataclasses.replace`` and ``save_features``), and with
 ``--features FILE`` those of another file with the same two. Both, and the fall of that weight with
 a level's factor, were chosen on the three subjects that validated the training; some of the pairs
 here were in view while solvers and features of fewer steps were compared. The loss has since

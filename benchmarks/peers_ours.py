@@ -44,10 +44,10 @@ OURS: dict[str, Method] = {
     "VoxelOpt, five passes, six couplings": with_level(passes=5, couplings=SIX),
     "PDD-Net": PDDNet(),
     "DIO": DIO(),
+    "DIO, steps of 0.5": with_rate(0.5),
+    "DIO, steps of 0.4": with_rate(0.4),
     "DIO, steps of 0.3": with_rate(0.3),
     "DIO, steps of 0.25": with_rate(0.25),
-    "DIO, steps of 0.2": with_rate(0.2),
-    "DIO, steps of 0.15": with_rate(0.15),
 }
 
 

@@ -1,6 +1,6 @@
 """DIO: transforms, terms, prompts and stopping on pairs whose answer is known."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -22,9 +22,12 @@ from triton_reg import (
 from triton_reg.displacement import jacobian_determinant
 from triton_reg.losses import roughness
 from triton_reg.methods.dio_prompts import KeypointForce, LabelForce
+from triton_reg.methods.dio_refinement import refined
 from triton_reg.methods.level_grids import LevelGrid, between, placement_on
 from triton_reg.methods.parametrisations import Linear, Spline
+from triton_reg.ops.advance import Moments
 from triton_reg.ops.blocks import block_means
+from triton_reg.ops.feature_force import ForceSettings, feature_force
 from triton_reg.ops.sampling import positions_of
 from triton_reg.ops.warp import warp
 
@@ -254,8 +257,55 @@ def test_steps_and_smoothing_are_the_same_in_mm() -> None:
     level = LevelGrid.over(SHAPE, 2)
     step = DescentSettings().step("diffeomorphic", level, (1.0, 1.0, 2.0), "mse")
     assert step.unit == (1.0, 1.0, 0.5)
-    assert step.gradient_sigmas == (1.0, 1.0, 0.5)
-    assert step.vector_sigmas == (0.5, 0.5, 0.25)
+    assert step.gradient_sigmas == (0.5, 0.5, 0.25)
+    assert step.vector_sigmas == (0.3, 0.3, 0.15)
+
+
+@dataclass(frozen=True)
+class Times:
+    """The volume, so many times."""
+
+    size: float
+
+    def __call__(self, volume: Tensor, mask: Tensor) -> Tensor:
+        return volume * self.size
+
+
+@pytest.mark.parametrize("transform", ["freeform", "diffeomorphic", "bspline", "affine"])
+def test_the_amplitude_of_features_changes_nothing(transform: str) -> None:
+    fixed, moving = bent(17)
+    found = []
+    for size in (0.001, 10.0):
+        method = replace(QUICK, features=Times(size), transform=transform, loss="mse")
+        found.append(register_pair(method, fixed, moving).displacement.full())
+    assert torch.allclose(*found, atol=1e-3)
+
+
+def test_flat_features_move_nothing() -> None:
+    flat = torch.full(SHAPE, 7.0)
+    method = DIO(loss="mse", iterations=(4, 4, 4))
+    assert register_pair(method, flat, flat).displacement.vectors.eq(0).all()
+
+
+def test_moments_of_a_level_are_as_large_as_gradients_of_the_next() -> None:
+    ramp = torch.arange(16.0).view(1, 1, 16, 1, 1).expand(1, 1, 16, 8, 12)
+    grids = [LevelGrid.over((16, 8, 12), factor) for factor in (2, 1)]
+    gradients = []
+    for grid in grids:
+        level = block_means(ramp, grid.factor)
+        placement = placement_on(torch.eye(3, 4)[None], grid)
+        still = torch.zeros(1, 3, *grid.shape)
+        gradients.append(
+            feature_force(level, level + 1, still, placement, ForceSettings()).gradient
+        )
+    moments = Moments(gradients[0], gradients[0].square(), torch.ones(1, dtype=torch.int32))
+    still = torch.zeros_like(gradients[0])
+    _, carried = refined(still, moments, *grids, "voxel")
+    first, second, wanted = (one[:, 0, 4:-4, 2:-2, 2:-2] for one in (*carried[:2], gradients[1]))
+    assert torch.allclose(first, wanted, rtol=1e-4)
+    assert torch.allclose(second, wanted.square(), rtol=1e-4)
+    _, published = refined(still, moments, *grids, "published")
+    assert published.first.amax() == gradients[0].amax()
 
 
 def test_intensity_steps_follow_the_intensity_gradient_and_features_need_not() -> None:

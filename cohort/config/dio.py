@@ -38,7 +38,7 @@ class DioSettings(PromptedSettings):
         default=None, description="how features are compared; lncc for intensity, else mse"
     )
     lncc_window: int | None = Field(
-        default=None, ge=3, description="width of lncc's cubes in voxels of a level, odd; 5"
+        default=None, ge=3, description="width of lncc's cubes in voxels of a level, odd; 3"
     )
     levels: Annotated[tuple[AtLeastOne, ...], BeforeValidator(listed)] | None = Field(
         default=None,
@@ -52,17 +52,22 @@ class DioSettings(PromptedSettings):
     rate: float | None = Field(
         default=None, gt=0, description="step, in voxels of the level; what suits the transform"
     )
+    eps: float | None = Field(
+        default=None,
+        gt=0,
+        description="gradients much below it move less than those above; 4 for lncc, 0.7 for mse",
+    )
     gradient_sigma: float | None = Field(
-        default=None, ge=0, description="smoothing of the gradient, in voxels of the level"
+        default=None, ge=0, description="smoothing of the gradient, in voxels of the level; 0.5"
     )
     vector_sigma: float | None = Field(
-        default=None, ge=0, description="smoothing of the vectors after each step"
+        default=None, ge=0, description="smoothing of the vectors after each step; 0.3"
     )
     stop_tolerance: float | None = Field(
-        default=None, gt=0, description="share of the loss that counts as progress; 0.001"
+        default=None, gt=0, description="share of the loss that counts as progress; 0.0005"
     )
     stop_patience: AtLeastOne | None = Field(
-        default=None, description="iterations without progress after which a pair stops; 4"
+        default=None, description="iterations without progress after which a pair stops; 10"
     )
     diffusion: float | None = Field(default=None, ge=0, description="weight of first derivatives")
     bending: float | None = Field(default=None, ge=0, description="weight of second derivatives")

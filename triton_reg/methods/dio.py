@@ -25,7 +25,7 @@ from triton_reg.ops.resize import grid_shape
 from triton_reg.ops.sampling import Derivative
 
 # part of the fingerprint: raise it with any change of the arithmetic that changes results
-_ARITHMETIC = 2
+_ARITHMETIC = 3
 _PAIRS_AT_ONCE = 8  # on a GPU: what its memory surely holds
 
 
@@ -65,7 +65,9 @@ class DIO:
             velocity; ``"bspline"``; ``"affine"``; ``"rigid"``.
         first: an affine or rigid map that is found before.
         loss: ``"mse"`` or ``"lncc"`` of the features; None takes local correlation of plain
-            intensities and the squared difference of all else.
+            intensities and the squared difference of all else. Squared differences are those of
+            features at unit amplitude, see :func:`triton_reg.methods.amplitude.at_unit_amplitude`,
+            but in published units: other terms weigh the same beside any features.
         window: width of the cubes of local correlation in voxels of a level.
         derivative: of samples; ``"linear"`` is that of the published code.
         levels: how much coarser than the volume each level is, coarsest first, for extractors

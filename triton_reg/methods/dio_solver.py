@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from triton_reg.method import Prompts
+from triton_reg.methods.amplitude import at_unit_amplitude
 from triton_reg.methods.descent import (
     Course,
     Parametrisation,
@@ -15,7 +16,8 @@ from triton_reg.methods.descent import (
     step_cosine,
 )
 from triton_reg.methods.dio_prompts import prompt_forces
-from triton_reg.methods.dio_settings import LINEAR, DescentSettings, Transform
+from triton_reg.methods.dio_refinement import refined
+from triton_reg.methods.dio_settings import LINEAR, DescentSettings, Transform, Units
 from triton_reg.methods.implicit import without_gradients
 from triton_reg.methods.level_grids import LevelGrid, between, placement_on
 from triton_reg.methods.parametrisations import Linear, Spline, Velocity
@@ -82,6 +84,11 @@ class Solver:
     def __init__(
         self, settings: SolverSettings, fixed: Sides, moving: Sides, prompts: Prompts | None
     ) -> None:
+        if settings.descent.units == "voxel" and settings.force.loss == "mse":
+            levels = at_unit_amplitude(fixed.levels, moving.levels)
+            fixed, moving = (
+                one._replace(levels=own) for one, own in zip((fixed, moving), levels, strict=True)
+            )
         self.settings, self.fixed, self.moving, self.prompts = settings, fixed, moving, prompts
         self.grids = [LevelGrid.over(fixed.shape, factor) for factor in settings.level_factors]
         rigid = "rigid" in (settings.first, settings.transform)
@@ -138,7 +145,9 @@ class Solver:
             if transform == "bspline":
                 parametrisation = Spline(grid, spacing)
             elif level:
-                parameters, moments = refined(parameters, moments, self.grids[level - 1], grid)
+                parameters, moments = refined(
+                    parameters, moments, self.grids[level - 1], grid, own.descent.units
+                )
             if transform == "svf":
                 parametrisation = Velocity()
             course = self.descend(level, transform, parametrisation, parameters, moments)
@@ -216,7 +225,7 @@ class Solver:
         return Solution(moved - scale.view(1, 3, 1, 1, 1) * voxels, extras)
 
 
-def start_matrix(fixed: Sides, moving: Sides, units: str, *, rigid: bool = False) -> Tensor:
+def start_matrix(fixed: Sides, moving: Sides, units: Units, *, rigid: bool = False) -> Tensor:
     """Where fixed voxels lie at first, ``[B, 3, 4]``: corner voxels on corner voxels.
 
     In published units it is the outer faces that lie on each other, which for volumes of one size
@@ -234,12 +243,3 @@ def start_matrix(fixed: Sides, moving: Sides, units: str, *, rigid: bool = False
         else:
             matrix[:, axis, axis] = (other - 1) / max(own - 1, 1)
     return matrix
-
-
-def refined(
-    parameters: Tensor, moments: Moments, coarse: LevelGrid, fine: LevelGrid
-) -> tuple[Tensor, Moments]:
-    """Vectors and moments ``[B, 3, ...]`` of one level on the next, vectors in its own voxels."""
-    first, second = (between(one, coarse, fine) for one in moments[:2])
-    finer = between(parameters, coarse, fine) * (coarse.factor // fine.factor)
-    return finer, Moments(first, second, moments.steps)

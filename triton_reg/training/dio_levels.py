@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from triton_reg.methods.dio import DIO
+from triton_reg.methods.dio_refinement import refined
 from triton_reg.methods.dio_settings import LINEAR
-from triton_reg.methods.dio_solver import Solver, refined
+from triton_reg.methods.dio_solver import Solver
 from triton_reg.methods.implicit import DescentStep, implicit_function, jacobian_free
 from triton_reg.methods.level_grids import placement_on
 from triton_reg.methods.parametrisations import Linear
@@ -100,7 +101,8 @@ def _start(solver: Solver, level: int, before: Solved | None) -> tuple[Tensor, M
     parameters, moments = before.parameters.detach(), before.moments
     if linear is not None:
         return parameters, moments
-    return refined(parameters, moments, solver.grids[level - 1], grid)
+    units = solver.settings.descent.units
+    return refined(parameters, moments, solver.grids[level - 1], grid, units)
 
 
 def _linear(solver: Solver, level: int) -> Linear | None:
