@@ -8,7 +8,7 @@ Ordered pairs of brains, drawn by a fixed seed from those held back, are registe
 changed, see ``benchmarks/changed_scans.py``. DIO registers learned features, intensities and MIND;
 VoxelOpt comes with its defaults; and the network of ``benchmarks/amortised.py``, which sees both
 volumes at once, has learned from the same brains for ``--minutes`` of the processor. It is kept in
-``--amortised``, if given, and read from there if the file exists.
+``--amortised``, if given, and read from there if the file exists, with the minutes it has had.
 
 ``moving cropped`` leaves the rear third of the moving volume empty, and its mask says so; features
 are zero there, and with ``masked`` the methods that can be told ask for no likeness there. Overlap
@@ -58,7 +58,7 @@ class Measured(NamedTuple):
     folding: float
 
 
-COLUMNS = ("change", "method", "pairs", *Measured._fields, "cpu", "torch", "date")
+COLUMNS = ("change", "method", "pairs", *Measured._fields, "training_min", "cpu", "torch", "date")
 
 
 def main() -> None:
@@ -72,13 +72,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    network, minutes = amortised(arguments.train, arguments.minutes, arguments.amortised)
     methods: dict[str, Method | None] = {
         "before": None,
         "dio, learned": DIO(features=load_features(arguments.features), loss="mse"),
         "dio, intensities": DIO(),
         "dio, mind": DIO(features=MindSSC()),
         "voxelopt": VoxelOpt(),
-        "amortised": amortised(arguments.train, arguments.minutes, arguments.amortised),
+        "amortised": network,
     }
     scans = read_store(arguments.held)
     pairs = some_pairs(range(len(scans.volumes)), arguments.pairs)
@@ -94,24 +95,26 @@ def main() -> None:
                     found[change, name] = measured
                 numbers = said(change, measured)
                 print(change, name, *numbers, sep="  ", flush=True)
-                row = change, name, len(pairs), *numbers
+                taught = f"{minutes:g}" if method is network else ""
+                row = change, name, len(pairs), *numbers, taught
                 writer.writerow((*row, cpu_name(), torch.__version__, date))
                 file.flush()
     print_table(found, list(methods))
 
 
-def amortised(store: Path, minutes: float, kept: Path | None) -> Amortised:
-    """The network, trained unless it is kept."""
+def amortised(store: Path, minutes: float, kept: Path | None) -> tuple[Amortised, float]:
+    """The network, trained unless it is kept, and for how many minutes it was."""
     settings = AmortisedSettings(minutes=minutes)
     if kept is not None and kept.exists():
+        found = torch.load(kept, weights_only=True)
         network = PairUNet(settings.width, settings.seed)
-        network.load_state_dict(torch.load(kept, weights_only=True))
-        return Amortised(network)
+        network.load_state_dict(found["network"])
+        return Amortised(network), found["minutes"]
     method, steps = train_amortised(read_store(store), settings)
     print(f"amortised: {steps} steps in {minutes:g} minutes", flush=True)
     if kept is not None:
-        torch.save(method.network.state_dict(), kept)
-    return method
+        torch.save({"network": method.network.state_dict(), "minutes": minutes}, kept)
+    return method, minutes
 
 
 def measure(
