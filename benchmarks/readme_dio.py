@@ -76,14 +76,15 @@ def dio_robustness(results: Path) -> list[str]:
     for change in dict.fromkeys(row["change"] for row in rows):
         values = [found.get((change, method)) for method in methods]
         lines.append((change, *(fraction(one) if one else "" for one in values)))
+    minutes = next(row["training_min"] for row in rows if row["training_min"])
     intro = paragraph(
         f"{rows[0]['pairs']} of such pairs with scans changed and nothing trained again, beside a "
-        "network that sees both volumes and predicts the displacement, trained on the same brains. "
-        "It gains nothing on scans as they are: it says how such networks fall, not how far they "
-        "get. "
+        "network that sees both volumes and predicts the displacement, "
+        f"trained on the same brains and their labels for {minutes} minutes of one core. "
+        "It and learned features have seen random changes of contrast. "
         "Dice of the structures with no voxel in the third that is cropped, empty where a method "
         "takes no such pair (`benchmarks/dio_robustness.py`). Contrast turned over is beyond "
-        "learned features and VoxelOpt's local contrast:"
+        "that network, learned features and VoxelOpt's local contrast:"
     )
     return [intro, table(" | ".join(("", *methods)), lines)]
 
