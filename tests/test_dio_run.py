@@ -58,7 +58,8 @@ def test_every_setting_of_the_method_changes_the_fingerprint() -> None:
         "rate": "0.2", "eps": "1", "gradient_sigma": "2", "vector_sigma": "2",
         "stop_tolerance": "0.1", "stop_patience": "3", "diffusion": "1", "bending": "1",
         "total_variation": "1", "jacobian": "1", "spline_spacing": "6", "voxel": "1,1,2",
-        "masked": "true", "diagnose": "true", "prompt_labels": "2", "prompt_keypoints": "2", "prompt_radius": "3",
+        "masked": "true", "diagnose": "true", "prompt_labels": "2", "prompt_keypoints": "2",
+        "prompt_radius": "3",
     }  # fmt: skip
     # weights and what comes with them belong to trained features; prompts tell the engine
     trained = {"weights", "pretrained", "feature_scale", "local_contrast", "voxel_mm"}
