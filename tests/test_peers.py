@@ -88,7 +88,7 @@ def test_of_each_family_the_nearest_in_smoothness_stands_beside_a_peer() -> None
 
 
 def test_the_picture_names_ours_as_they_come_and_every_peer(tmp_path: Path) -> None:
-    tools = (*AS_THEY_COME, "DIO, steps of 0.2", "greedy NCC")
+    tools = (*AS_THEY_COME, "DIO, steps of 0.3", "greedy NCC")
     with (tmp_path / "peers.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, ("tool", "dice_mean", "sdlogj", "register_cpu_s"))
         writer.writeheader()
@@ -98,7 +98,7 @@ def test_the_picture_names_ours_as_they_come_and_every_peer(tmp_path: Path) -> N
             )
     draw(tmp_path / "peers.csv", tmp_path / "peers.svg")
     drawn = (tmp_path / "peers.svg").read_text()
-    assert [tool for tool in tools if f"<!-- {tool} -->" not in drawn] == ["DIO, steps of 0.2"]
+    assert [tool for tool in tools if f"<!-- {tool} -->" not in drawn] == ["DIO, steps of 0.3"]
 
 
 def test_neighbours_are_paired_and_the_last_with_the_first() -> None:

@@ -215,12 +215,11 @@ class DIO:
         at_once = 1 if prompts is not None else self.pairs_at_once(fixed[0].device)
         found = []
         for row, some in enumerate(pairs.split(at_once)):
-            target, source = (
-                self._side(features, rows)
-                for features, rows in zip((fixed, moving), some.long().unbind(1), strict=True)
-            )
             told = None if prompts is None else prompts.of(row)
-            found.append(Solver(self, target, source, told).solve())
+            of_fixed, of_moving = some.long().unbind(1)
+            # kept by nobody but the solver, which may go on with others of unit amplitude
+            solver = Solver(self, self._side(fixed, of_fixed), self._side(moving, of_moving), told)
+            found.append(solver.solve())
         vectors, courses = zip(*found, strict=True)
         extras = {name: torch.cat([one[name] for one in courses]) for name in courses[0]}
         shapes = grid_shape(fixed[-1]), grid_shape(moving[-1])

@@ -18,7 +18,7 @@ LINEAR: tuple[Transform, ...] = ("affine", "rigid")
 Units = Literal["voxel", "published"]
 # longest, or typical, step in voxels of the level; of linear maps that of the volume's faces
 _RATES: dict[Transform, float] = {
-    "freeform": 0.15, "diffeomorphic": 0.6, "svf": 0.2, "bspline": 0.2, "affine": 0.1, "rigid": 0.1,
+    "freeform": 0.15, "diffeomorphic": 0.6, "svf": 0.3, "bspline": 0.2, "affine": 0.1, "rigid": 0.1,
 }  # fmt: skip
 # what is much weaker is noise, or flat: of correlation, and of features at unit amplitude
 _EPS: dict[Loss, float] = {"lncc": 4.0, "mse": 0.7}
