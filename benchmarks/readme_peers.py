@@ -63,9 +63,9 @@ def _peers(rows: Rows) -> list[Row]:
 
 
 def _as_smooth_dio(rows: Rows) -> list[Row]:
-    """Each of DIO's settings that stands beside a peer, once, and not as it comes."""
-    names = dict.fromkeys(row["dio_as_smooth"] for row in _peers(rows))
-    return [rows[name] for name in names if name not in ("", "DIO")]
+    """DIO's settings that stand beside a peer, from the longest steps, and not as it comes."""
+    beside = {row["dio_as_smooth"] for row in _peers(rows)} - {"DIO"}
+    return [row for name, row in rows.items() if name in beside]
 
 
 def _beside(rows: Rows, name: str) -> str:

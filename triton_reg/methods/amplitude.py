@@ -15,7 +15,11 @@ def at_unit_amplitude(
     pair and level by level; features that vary nowhere stay as they are.
 
     Args:
-        fixed, moving: features ``[B, C, *level]`` of each level.
+        fixed, moving: features ``[B, C, *level]`` of each level; levels of the two may differ in
+            size.
+
+    Returns:
+        Those of the fixed and of the moving side, of the same shapes; differentiable.
     """
     pairs = [_at_unit(*level) for level in zip(fixed, moving, strict=True)]
     return [one for one, _ in pairs], [other for _, other in pairs]

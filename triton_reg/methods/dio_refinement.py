@@ -24,6 +24,9 @@ def refined(
         moments: of its optimiser.
         coarse, fine: the levels.
         units: whose steps they are, see :class:`triton_reg.methods.dio_settings.DescentSettings`.
+
+    Returns:
+        Vectors in voxels of the finer level, and moments as many steps old.
     """
     ratio = coarse.factor // fine.factor
     first, second = (between(one, coarse, fine) for one in moments[:2])
